@@ -1,0 +1,125 @@
+"""Architectures: networks without a task. A head, which the objective brings, turns their vectors into answers.
+
+Protocols, each a method of that name:
+
+=====================  =====================================================================================
+``features``           one vector an example: ``(batch, width)``
+``sequence``           one vector a position: ``(batch, seq, width)``
+``adversarial_pair``   no method but two modules, ``generator`` and ``discriminator``, and ``latent_dim``
+=====================  =====================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from torchloom.contracts.attention import Attention, AttentionMask
+from torchloom.contracts.spec import Spec
+from torchloom.errors import UnsupportedError
+
+
+class Architecture(nn.Module):
+    """Base of all architectures.
+
+    Attributes:
+        protocols: The protocols it follows.
+        accepts: Kinds of examples it takes.
+        causal: Whether position ``i`` of `sequence` depends on positions up to ``i`` alone.
+        width: Length of the vectors it gives.
+    """
+
+    protocols: ClassVar[frozenset[str]] = frozenset()
+    accepts: ClassVar[tuple[type[Spec], ...]] = ()
+    takes_attention: ClassVar[bool] = False
+    causal: bool = False
+    width: int
+
+    def __init__(self, config: Any, spec: Spec, attention: Attention | None = None) -> None:
+        """Build and initialise the network.
+
+        Args:
+            config: Its config dataclass.
+            spec: What the dataset gives, of a type in `accepts`.
+            attention: The kernel, if `takes_attention`.
+
+        Raises:
+            ConfigError: Fields that contradict each other or the spec; all of them at once.
+        """
+        super().__init__()
+        self.config = config
+        self.spec = spec
+
+    def features(self, inputs: Tensor, *, lengths: Tensor | None = None, encoded: Tensor | None = None) -> Tensor:
+        """Map each example to one vector.
+
+        Args:
+            inputs: Images ``(batch, channels, height, width)`` in ``[0, 1]``, or token ids ``(batch, seq)``.
+            lengths: Real tokens of each row, ``(batch,)``; all of them unless given.
+            encoded: What `frozen_stage` gave for these inputs, ``(batch, ...)``; the inputs are then not looked at.
+
+        Returns:
+            ``(batch, width)``.
+        """
+        raise UnsupportedError(f"{type(self).__name__} does not follow the protocol 'features'")
+
+    def sequence(self, tokens: Tensor, *, mask: AttentionMask | None = None, state: Any = None) -> Tensor:
+        """Map each position to one vector.
+
+        Args:
+            tokens: int64 ``(batch, seq)``.
+            mask: Structure beyond the architecture's own causality: key lengths, documents.
+            state: What `new_state` returned, to continue from; changed in place so that the next call goes on behind
+                these tokens. Without one, the tokens begin a sequence.
+
+        Returns:
+            ``(batch, seq, width)``.
+        """
+        raise UnsupportedError(f"{type(self).__name__} does not follow the protocol 'sequence'")
+
+    def new_state(self, batch_size: int, max_length: int) -> Any:
+        """Return an empty state (a KV cache, a recurrent state) for stepwise `sequence` calls under `torch.no_grad`.
+
+        Args:
+            batch_size: Sequences that are continued together.
+            max_length: Most tokens that will be fed in all.
+        """
+        raise UnsupportedError(f"{type(self).__name__} keeps no state for generation")
+
+    def input_embedding(self) -> nn.Embedding | None:
+        """Return the token embedding that a head's output matrix shall share, or None if nothing is tied."""
+        return None
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Return the repeated blocks in order: units of activation checkpointing, sharding and unfreezing."""
+        return ()
+
+    def frozen_stage(self) -> nn.Module | None:
+        """Return the part that never learns and comes first, or None.
+
+        It maps ``inputs`` of `features` to ``(batch, ...)`` as a pure function of each example, so it may be computed
+        once an example and handed back by ``encoded=``.
+        """
+        return None
+
+    def notes(self) -> dict[str, str]:
+        """Return facts a reader of the results must know, such as ``{"weights": "random"}``; they reach the summary."""
+        return {}
+
+
+class AdversarialPair(Architecture):
+    """An architecture of two networks that play against each other.
+
+    Attributes:
+        latent_dim: Length of the noise vectors the generator takes.
+        generator: ``(batch, latent_dim)`` standard normal noise to images ``(batch, channels, height, width)`` in
+            ``[-1, 1]``.
+        discriminator: Images in ``[-1, 1]`` to logits ``(batch,)``; the objective applies the sigmoid.
+    """
+
+    protocols: ClassVar[frozenset[str]] = frozenset({"adversarial_pair"})
+    latent_dim: int
+    generator: nn.Module
+    discriminator: nn.Module

@@ -1,0 +1,58 @@
+"""Tokenizers: text to token ids and back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+
+class Tokenizer(ABC):
+    """Base of all tokenizers. A new one is untrained; `train` or `load_state` makes it usable."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @property
+    @abstractmethod
+    def trained(self) -> bool:
+        """Whether it has a vocabulary."""
+
+    @abstractmethod
+    def train(self, texts: Iterable[str]) -> None:
+        """Learn a vocabulary from the training split's texts.
+
+        Raises:
+            DataError: The texts are empty, or hold too little for the vocabulary asked for.
+        """
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """Number of token ids, special ones included."""
+
+    def special_id(self, name: str) -> int | None:
+        """Return the id of a special token (``"pad"``, ``"unk"``, ``"bos"``, ``"eos"``, ``"mask"``), if it has one."""
+        return None
+
+    @abstractmethod
+    def encode(self, text: str) -> Tensor:
+        """Return the ids of a text, int64 ``(length,)``, without adding special tokens.
+
+        Raises:
+            DataError: A part of the text is not in the vocabulary and there is no unknown token; names it.
+        """
+
+    @abstractmethod
+    def decode(self, ids: Tensor | Iterable[int]) -> str:
+        """Return the text of ids ``(length,)``; ``decode(encode(text)) == text`` where the model promises it."""
+
+    @abstractmethod
+    def state(self) -> str:
+        """Return everything learnt, as a string that a checkpoint carries."""
+
+    @abstractmethod
+    def load_state(self, state: str) -> None:
+        """Take back what `state` returned."""
