@@ -1,0 +1,1 @@
+"""The commands of `torchloom`, one file each."""

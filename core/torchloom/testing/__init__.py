@@ -1,0 +1,1 @@
+"""Contract suites: what every component of a kind is held to."""
