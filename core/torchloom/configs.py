@@ -68,5 +68,16 @@ class TrainerConfig:
     limit_train_batches: int | None = option(None, "Batches of each training epoch; all unless given.", ge=1)
     limit_val_batches: int | None = option(None, "Batches of each validation; all unless given.", ge=0)
     limit_test_batches: int | None = option(None, "Batches of the final test; all unless given, 0 leaves it out.", ge=0)
-    deterministic: bool = option(True, "Use only algorithms that give the same bits every run.")
+    deterministic: bool = option(False, "On a GPU, use only algorithms that give the same bits; a CPU's always do.")
     progress: Literal["rich", "none"] = option("rich", "Progress bar on the terminal.")
+
+
+@dataclass
+class CheckpointConfig:
+    """When checkpoints are written, and how many are kept."""
+
+    every_n_steps: int | None = option(
+        None, "Optimiser steps between checkpoints, beside the one after each validation.", ge=1
+    )
+    keep: int = option(2, "Newest checkpoints kept; with two, one cut short by a crash still leaves another.", ge=1)
+    save_best: bool = option(True, "Also keep the best one by the objective's metric, as best.ckpt.")

@@ -68,3 +68,7 @@ class CheckpointError(TorchloomError, ValueError):
 
 class UnsupportedError(TorchloomError, ValueError):
     """A combination that a component refuses rather than compute something else; says what to use."""
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """The run was asked to stop and has; its newest checkpoint continues it."""
