@@ -1,0 +1,40 @@
+"""The keys and values of earlier tokens, kept for generation.
+
+Letters: B batch, G key heads, T new positions, S positions so far, D head_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+class LayerCache:
+    """Keys and values of one layer, in memory that is taken once."""
+
+    def __init__(self, batch: int, kv_heads: int, max_length: int, head_dim: int, like: Tensor) -> None:
+        self.k_BGSD = like.new_empty(batch, kv_heads, max_length, head_dim)
+        self.v_BGSD = like.new_empty(batch, kv_heads, max_length, head_dim)
+
+    def extend(self, k_BGTD: Tensor, v_BGTD: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Write keys and values at ``start`` and return those of all positions so far, in the precision given."""
+        end = start + k_BGTD.shape[2]
+        self.k_BGSD[:, :, start:end] = k_BGTD
+        self.v_BGSD[:, :, start:end] = v_BGTD
+        return self.k_BGSD[:, :, :end].to(k_BGTD.dtype), self.v_BGSD[:, :, :end].to(v_BGTD.dtype)
+
+
+class KVCache:
+    """State of a decoder: one `LayerCache` a layer and the number of tokens they hold.
+
+    Attributes:
+        layers: The layers' caches.
+        length: Tokens fed so far.
+        max_length: Tokens there is room for.
+    """
+
+    def __init__(self, layers: Sequence[LayerCache], max_length: int) -> None:
+        self.layers = layers
+        self.length = 0
+        self.max_length = max_length
