@@ -45,10 +45,7 @@ class Registry:
         """
         found = self.kinds.get(word) or self._groups.get(word)
         if found is None:
-            words = sorted(self.kinds)
-            raise UnknownComponentError(
-                f"no kind is called '{word}'{suggest(word, words)}\n    kinds: {', '.join(words)}"
-            )
+            raise UnknownComponentError("\n    ".join(self.unknown("kind", word, self.kinds)))
         return found
 
     def group_kind(self, group: str) -> Kind | None:
@@ -87,7 +84,7 @@ class Registry:
         if colon:
             found = [component for component in found if self.supplier(component).distribution == distribution]
         if not found:
-            raise UnknownComponentError(self._unknown(word, name))
+            raise UnknownComponentError("\n    ".join(self.unknown(word, name, self.names(word))))
         if len(found) > 1:
             owners = sorted(self.supplier(component).distribution for component in found)
             choices = " or ".join(f"{self.kinds[word].group}={owner}:{plain}" for owner in owners)
@@ -136,19 +133,24 @@ class Registry:
             found: type[Any] = functools.reduce(getattr, name.split("."), importlib.import_module(module))  # type: ignore[arg-type]
         except Exception as error:
             raise PluginError(
-                f"{component.kind} '{component.name}' of {self.supplier(component)} cannot be imported from {reference}\n"
+                f"{component.kind} '{component.name}' of {self.supplier(component)} cannot be imported "
+                f"from {reference}\n"
                 f"    {type(error).__name__}: {error}"
             ) from error
         return found
 
-    def _unknown(self, kind: str, name: str) -> str:
-        names = self.names(kind)
-        lines = [
-            f"no {kind} is called '{name}'{suggest(name, names)}",
-            f"    to choose from: {', '.join(names) or 'none'}",
-        ]
-        lines += [f"    {failed} is left out: {failed.error}" for failed in self._manager.failed]
-        return "\n".join(lines)
+    def unknown(self, word: str, name: str, choices: Iterable[str]) -> tuple[str, str]:
+        """Return what to say about a name that is not among the choices, and what to do about it.
+
+        Args:
+            word: What the name should have been: a kind, or a group of presets.
+            name: The name.
+            choices: All that could have been chosen.
+        """
+        choices = sorted(choices)
+        left_out = [f"{failed} is left out: {failed.error}" for failed in self._manager.failed]
+        mend = "\n    ".join([f"To choose from: {', '.join(choices) or 'nothing'}.", *left_out])
+        return f"no {word} is called '{name}'{suggest(name, choices)}", mend
 
 
 def current() -> Registry:

@@ -1,7 +1,7 @@
 """From config dataclasses to Hydra nodes and back, with every value checked against the dataclass.
 
-A node is a plain mapping of the dataclass's defaults, so that Hydra composes whatever it is given, and all that is wrong
-with the result is found here, together: unknown keys, types, choices and ranges.
+A node is a plain mapping of the dataclass's defaults, so that Hydra composes whatever it is given, and all that is
+wrong with the result is found here, together: unknown keys, types, choices and ranges.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 
 from torchloom import registry
 from torchloom.component import Component
@@ -62,7 +62,11 @@ def make_node(component: Component) -> DictConfig:
     node = copy.deepcopy(_defaults(_checked_class(component)))
     slots = [{f"/{group}@_global_.{group}": choice} for group, choice in component.slots.items()]
     head: dict[str, Any] = {"defaults": [*slots, "_self_"]} if slots else {}
-    return OmegaConf.create({**head, NAME: registry.current().label(component), **node})
+    made = OmegaConf.create({**head, NAME: registry.current().label(component), **node})
+    name = made._get_node(NAME)
+    assert isinstance(name, Node)
+    name._set_flag("readonly", True)  # a component is chosen by its group, never by writing its name
+    return made
 
 
 def check_node(component: Component, node: Any, place: str = "") -> list[Problem]:
@@ -362,7 +366,10 @@ def _convert_list(hint: Any, value: Any, place: str, meta: Mapping[str, Any], pr
         problems.append(Problem(place, f"{_shown(value)} has {len(value)} items; it takes {len(args)}"))
         return None
     inner = args if fixed else [args[0] if args else Any] * len(value)
-    items = [_convert(one, item, f"{place}[{at}]", meta, problems) for at, (one, item) in enumerate(zip(inner, value))]
+    items = [
+        _convert(one, item, f"{place}[{at}]", meta, problems)
+        for at, (one, item) in enumerate(zip(inner, value, strict=True))
+    ]
     return origin(items)
 
 
