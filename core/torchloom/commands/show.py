@@ -1,0 +1,144 @@
+"""The `show` command."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, OmegaConf
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from torchloom import registry, schema
+from torchloom.commands import WIDTH
+from torchloom.component import Component, Kind
+from torchloom.errors import ConfigError, Problem, UnknownComponentError
+
+
+def run(config: DictConfig) -> int:
+    """Show a component or a preset.
+
+    Args:
+        config: Keys of `ShowConfig`.
+
+    Returns:
+        Exit code 0.
+
+    Raises:
+        ConfigError: The word is not of the form KIND/NAME.
+        UnknownComponentError: There is no such kind, or it has no such component or preset.
+    """
+    word, slash, name = config.component.partition("/")
+    if not slash:
+        raise ConfigError([Problem("component", f"'{word}' is not KIND/NAME", _mend(word))])
+    console = Console(width=WIDTH, highlight=False)
+    known = registry.current()
+    group = known.kind(word).group if word in known.kinds else word
+    kind = known.group_kind(group) or known.kinds.get(word)
+    preset = _presets(group).get(name)
+    if preset is not None:
+        _show_preset(console, group, name, preset)
+    elif kind is None:
+        options = sorted(_presets(group))
+        if not options:
+            known.kind(word)  # says which kinds there are
+        raise UnknownComponentError(
+            f"no {group} is called '{name}'{registry.suggest(name, options)}\n    To choose from: {', '.join(options)}."
+        )
+    else:
+        _show_component(console, kind, known.get(kind.name, name))
+    return 0
+
+
+def _mend(word: str) -> str:
+    kinds = [component.kind for component in registry.current().components() if component.name == word]
+    return (
+        f"Did you mean {' or '.join(f'{kind}/{word}' for kind in kinds)}?" if kinds else "For example: architecture/cnn"
+    )
+
+
+def _show_component(console: Console, kind: Kind, component: Component) -> None:
+    known = registry.current()
+    supplier = known.supplier(component)
+    label = known.label(component)
+    facts = {
+        "summary": component.summary,
+        "source": component.source,
+        "supplied by": f"{supplier.distribution} {supplier.version}",
+        "choose with": f"{kind.group}={'[' + label + ']' if kind.many else label}"
+        if kind.configurable
+        else f"torchloom {label}",
+        "opens groups": ", ".join(f"{group} ({choice} unless chosen)" for group, choice in component.slots.items()),
+        "needs": ", ".join(component.needs) + (f" (pip install '{component.extra}')" if component.extra else ""),
+        "former names": ", ".join(component.aliases),
+        "presets": ", ".join(name for name in _presets(kind.group) if _base(kind.group, name) == component.name),
+    }
+    _print_facts(console, f"{kind.name}/{label}", facts)
+    fields = schema.describe(component)
+    if not fields:
+        console.print("It has no options.")
+        return
+    table = Table("key", "type", "default", "range", "what it does", box=box.SIMPLE_HEAD, pad_edge=False)
+    for field in fields:
+        doc = f"{field.doc} ({field.source})" if field.source else field.doc
+        table.add_row(
+            *map(Text, (field.name, field.type, _shown(field.default), f"{field.range} {field.unit}".strip(), doc))
+        )
+    console.print(table)
+
+
+def _show_preset(console: Console, group: str, name: str, preset: ConfigResult) -> None:
+    facts = {
+        "starts from": _base(group, name) or "",
+        "supplied by": preset.provider.replace("main", "torchloom"),
+        "choose with": f"{group}={name}",
+    }
+    _print_facts(console, f"{group}/{name}", facts)
+    console.print(Text(OmegaConf.to_yaml(preset.config)))
+
+
+def _presets(group: str) -> dict[str, ConfigResult]:
+    """Return the YAML files of a group by name, in whatever package they lie."""
+    holder = GlobalHydra.instance()
+    if not holder.is_initialized():
+        return {}
+    sources = [
+        one for one in holder.config_loader().get_sources() if one.scheme() in ("pkg", "file") and one.is_group(group)
+    ]
+    return {
+        name: source.load_config(f"{group}/{name}")
+        for source in sources
+        for name in source.list(group, ObjectType.CONFIG)
+    }
+
+
+def _base(group: str, name: str) -> str | None:
+    """Return the component that a preset starts from, through other presets if need be."""
+    presets = _presets(group)
+    while name in presets:
+        defaults = OmegaConf.select(presets[name].config, "defaults") or []
+        bases = [one for one in defaults if isinstance(one, str) and one != "_self_"]
+        if not bases:
+            return None
+        name = bases[0]
+    return name
+
+
+def _print_facts(console: Console, title: str, facts: dict[str, str]) -> None:
+    console.print(Text(title, style="bold"))
+    table = Table.grid(padding=(0, 2))
+    for key, value in facts.items():
+        if value:
+            table.add_row(f"  {key}", Text(value))
+    console.print(table)
+
+
+def _shown(value: Any) -> str:
+    if value == "???":
+        return "(needed)"
+    return value if isinstance(value, str) and value else json.dumps(value)
