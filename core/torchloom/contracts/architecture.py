@@ -11,7 +11,9 @@ Protocols, each a method of that name:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -19,6 +21,26 @@ from torch import Tensor, nn
 from torchloom.contracts.attention import Attention, AttentionMask
 from torchloom.contracts.spec import Spec
 from torchloom.errors import UnsupportedError
+
+_restoring: ContextVar[bool] = ContextVar("restoring", default=False)
+
+
+@contextmanager
+def restoring() -> Iterator[None]:
+    """Build architectures without the published weights that their configs name, since a checkpoint brings all weights.
+
+    So a checkpoint is rebuilt where neither the weights' file nor a network is at hand.
+    """
+    token = _restoring.set(True)
+    try:
+        yield
+    finally:
+        _restoring.reset(token)
+
+
+def is_restoring() -> bool:
+    """Return whether a checkpoint is about to be loaded into what is being built (see `restoring`)."""
+    return _restoring.get()
 
 
 class Architecture(nn.Module):
