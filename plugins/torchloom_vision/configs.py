@@ -112,7 +112,7 @@ class GANConfig:
     )
     discriminator_norm: Literal["none", "batch", "layer"] = option(
         "none",
-        "Normalisation of the discriminator's convolutions after the first; not batch with objective.kind=wgan_gp.",
+        "Normalisation of the discriminator's convolutions after the first; not batch with objective.loss=wgan_gp.",
     )
     negative_slope: float = option(0.2, "Slope of LeakyReLU below zero; 0 is ReLU.", ge=0, lt=1)
     init: Literal["torch", "dcgan"] = option(
