@@ -11,7 +11,12 @@ from torchloom.options import option
 
 @dataclass
 class ReportConfig:
-    """What to report on, and where to."""
+    """Write one HTML page about a run or a sweep.
+
+    Example:
+        torchloom report FOLDER
+        torchloom report FOLDER out=page.html
+    """
 
     folder: str = option(MISSING, "Folder of a run or of a sweep.")
     out: str | None = option(None, "File to write; report.html in that folder unless given.")

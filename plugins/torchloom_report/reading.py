@@ -22,6 +22,7 @@ from torchloom.errors import ConfigError, Problem
 
 RUN_FILES = ("summary.json", "metrics.csv", "config.yaml")
 MAX_VALUE = 1e100  # beyond it the arithmetic of an axis overflows
+MAX_CAUSE = 300
 MAX_TEXT = 4_000
 MAX_IMAGE_BYTES = 4_000_000
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
@@ -101,11 +102,10 @@ class Run:
 
     @property
     def cause(self) -> str:
-        """The error in one line: the last line of a traceback, the first of any other text."""
+        """The error in one line: the last line of a traceback, else as much of the text as a table can bear."""
         lines = [line.strip() for line in self.error.splitlines() if line.strip()]
-        if not lines:
-            return ""
-        return lines[-1] if lines[0].startswith("Traceback") else lines[0]
+        text = " ".join(lines[-1:] if lines and lines[0].startswith("Traceback") else lines)
+        return text if len(text) <= MAX_CAUSE else f"{text[:MAX_CAUSE]} ..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ def _build(folder: Path, record: dict[str, Any], gaps: list[str]) -> Run:
     if matrix is not None and not _is_square(matrix):
         gaps.append("The confusion matrix in summary.json is not a square table of counts.")
     elif matrix:
-        run.confusion = matrix
+        run.confusion = [[int(count) for count in row] for row in matrix]
         named = record.get("classes")
         if not isinstance(named, list) or len(named) != len(matrix):
             named = list(range(len(matrix)))
@@ -319,13 +319,15 @@ def _read_metrics(path: Path, gaps: list[str]) -> dict[str, dict[float, float]]:
     unreadable = 0
     for line in lines:
         row = dict(zip(header, line, strict=False))
+        if not row.get("step"):
+            continue  # a row without a step is no point of a curve
         try:
             step = float(row.pop("step"))
             values = {name: float(value) for name, value in row.items() if value and name != "epoch"}
             if not math.isfinite(step):
                 raise ValueError(step)
-        except (KeyError, ValueError):
-            unreadable += bool(line)
+        except ValueError:
+            unreadable += 1
             continue
         for name, value in values.items():
             if abs(value) <= MAX_VALUE:
@@ -374,6 +376,8 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return "" if value is None else str(value)
 
 
@@ -387,9 +391,12 @@ def _number(value: Any) -> Any:
 
 def _is_square(table: Any) -> bool:
     return isinstance(table, list) and all(
-        isinstance(row, list) and len(row) == len(table) and all(isinstance(count, int) and count >= 0 for count in row)
-        for row in table
+        isinstance(row, list) and len(row) == len(table) and all(_is_count(count) for count in row) for row in table
     )
+
+
+def _is_count(value: Any) -> bool:
+    return _is_number(value) and value >= 0 and float(value).is_integer()
 
 
 def _split_order(name: str) -> int:

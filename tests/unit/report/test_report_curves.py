@@ -65,7 +65,7 @@ def test_a_cut_last_line_never_gives_a_wrong_number(curves_of: Callable[[str], R
 
 
 def test_not_a_number_and_nonsense_are_told(curves_of: Callable[[str], Run]) -> None:
-    run = curves_of("epoch,step,train/loss\n0,1,3\n0,2,nan\n0,3,inf\nwhat,is,this\n0,nan,1\n0,4,1e200\n\n")
+    run = curves_of("epoch,step,train/loss\n0,1,3\n0,2,nan\n0,3,inf\nwhat,is,this\n0,nan,1\n0,4,1e200\n0,,7\n\n")
     assert run.curves == {"train/loss": {1: 3}}
     assert "train/loss was nan at step 2; such values are left out." in run.gaps
     assert "Lines of metrics.csv that are no numbers and are left out: 2." in run.gaps

@@ -109,6 +109,19 @@ def test_results_table_compares_the_jobs_and_tells_failures_and_notes(sweep_page
     assert page.cells(7) == ["", "Cause: DataError: vgg.pt: no such file base weights: random"]
 
 
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        ("", ""),
+        ("lr: too small\n    give more", "lr: too small give more"),
+        ("Traceback (most recent call last):\n  File 'x.py'\nValueError: no\n", "ValueError: no"),
+        ("x" * 400, "x" * 300 + " ..."),
+    ],
+)
+def test_cause_is_one_line_that_fits_the_table(error: str, cause: str) -> None:
+    assert Run(Path("x"), 0, "x", "failed", error=error).cause == cause
+
+
 def test_every_table_header_has_a_scope_and_every_picture_a_description(sweep_page: Page) -> None:
     page = sweep_page
     assert all(attrs.get("scope") in ("col", "row") for tag, attrs in page.elements if tag == "th")
