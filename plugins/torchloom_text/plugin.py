@@ -1,0 +1,62 @@
+"""Text datasets and tokenizers, declared by name."""
+
+from torchloom import Component, hookimpl
+
+SLOTS = {"tokenizer": "char"}
+
+
+@hookimpl
+def torchloom_components() -> list[Component]:
+    """Declare three datasets and three tokenizers."""
+    return [
+        Component(
+            kind="dataset",
+            name="python_docs",
+            target="torchloom_text.datasets:PythonDocs",
+            config="torchloom_text.configs:PythonDocsConfig",
+            summary="Python's language reference, as every Python carries it (0.5 million characters)",
+            source="https://docs.python.org/3/reference/",
+            slots=SLOTS,
+        ),
+        Component(
+            kind="dataset",
+            name="stdlib_code",
+            target="torchloom_text.datasets:StdlibCode",
+            config="torchloom_text.configs:StdlibCodeConfig",
+            summary="Python source code of the standard library, without its tests (13 million characters)",
+            source="https://docs.python.org/3/library/",
+            slots=SLOTS,
+        ),
+        Component(
+            kind="dataset",
+            name="text_files",
+            target="torchloom_text.datasets:TextFiles",
+            config="torchloom_text.configs:TextFilesConfig",
+            summary="Your own UTF-8 text: one file or a folder of files",
+            slots=SLOTS,
+        ),
+        Component(
+            kind="tokenizer",
+            name="char",
+            target="torchloom_text.tokenization:CharTokenizer",
+            config="torchloom_text.configs:CharConfig",
+            summary="One token a character",
+            source="https://github.com/karpathy/char-rnn",
+        ),
+        Component(
+            kind="tokenizer",
+            name="word",
+            target="torchloom_text.tokenization:WordTokenizer",
+            config="torchloom_text.configs:WordConfig",
+            summary="One token a word or run of punctuation; spacing is lost",
+            source="https://huggingface.co/docs/tokenizers",
+        ),
+        Component(
+            kind="tokenizer",
+            name="bpe",
+            target="torchloom_text.tokenization:BPETokenizer",
+            config="torchloom_text.configs:BPEConfig",
+            summary="Byte-level byte-pair encoding; any text comes back exactly",
+            source="Sennrich et al. 2016, https://arxiv.org/abs/1508.07909; Radford et al. 2019 (GPT-2)",
+        ),
+    ]
