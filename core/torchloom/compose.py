@@ -128,7 +128,8 @@ def continue_config(saved: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
         if registry.current().group_kind(override.key_or_group) is None or isinstance(override.value(), dict):
             problems += _set(config, override)
     plain, found = _examine(config, hooks=not problems)
-    problems += [problem for problem in found if problem not in problems]
+    places = {problem.place for problem in problems}
+    problems += [problem for problem in found if problem.place not in places]
     if problems:
         raise ConfigError(problems)
     made = OmegaConf.create(plain)
@@ -197,7 +198,7 @@ def _examine(config: DictConfig, *, hooks: bool = True) -> tuple[dict[str, Any],
     chosen: list[Component] = []
     for group, kind in groups.items():
         if group not in plain:
-            if group in REQUIRED:
+            if group in REQUIRED and group not in config:
                 problems.append(Problem(group, f"no {kind.name} is chosen", f"Choose with {group}=NAME."))
             continue
         nodes = {f"{group}.{key}": node for key, node in plain[group].items()} if kind.many else {group: plain[group]}
@@ -208,7 +209,8 @@ def _examine(config: DictConfig, *, hooks: bool = True) -> tuple[dict[str, Any],
             made[place.rpartition(".")[2]] = values
         done[group] = made if kind.many else made[group]
 
-    problems += _check_slots(chosen, plain)
+    if all(key in plain for key in config if key != "hydra"):  # an unreadable node may be the one that opens a group
+        problems += _check_slots(chosen, plain)
     problems = _traced(problems, config)
     if hooks and not problems:
         ready = OmegaConf.create(done)
@@ -361,8 +363,8 @@ class _Diagnosis:
     def run(self, overrides: Sequence[str]) -> list[Problem]:
         """Return the problems; none if whatever Hydra minded cannot be found again."""
         parsed, problems = _parse(overrides)
-        bad: set[str] = set()
-        good: list[str] = []
+        bad: set[str] = set()  # groups whose node is not the one that was asked for
+        choices: list[str] = []
         slots: list[Override] = []
         values: list[Override] = []
         for override in parsed:
@@ -377,26 +379,34 @@ class _Diagnosis:
             elif override.key_or_group in self.slots:
                 slots.append(override)
             else:
-                good.append(str(override.input_line))
-        base, found = self._base(good)
+                choices.append(str(override.input_line))
+        base, good, found = self._add(None, [], choices)
         problems += found
+        bad |= {_group(line) for line in choices if line not in good}
         if base is None:
             return problems
+
+        opened: list[str] = []
         for override in slots:
             if override.key_or_group in base:
-                good.append(str(override.input_line))
+                opened.append(str(override.input_line))
             elif not bad & {self.known.kinds[one.kind].group for one in _openers(override.key_or_group)}:
                 problems.append(_takes_no(override.key_or_group, str(override.input_line), base))
                 bad.add(override.key_or_group)
-        base = self._base(good)[0] or base
+        base, good, found = self._add(base, good, opened)
+        assert base is not None
+        problems += found
+
+        lines: list[str] = []
         for override in values:
-            if override.key_or_group.split(".")[0] in bad:
-                continue
-            found = self._check_value(override, base, good)
-            problems += found
-            good += [] if found else [str(override.input_line)]
-        whole, _ = self._try(good)
-        if whole is not None and self.config_name == PRIMARY:
+            if override.key_or_group.split(".")[0] not in bad:
+                found = self._check_key(override, base)
+                problems += found
+                lines += [] if found else [str(override.input_line)]
+        whole, _, found = self._add(base, good, lines)
+        assert whole is not None
+        problems += found
+        if self.config_name == PRIMARY:
             left = _examine(whole, hooks=not problems)[1]
             problems += [problem for problem in left if problem.place.split(".")[0] not in bad]
         return problems
@@ -428,17 +438,37 @@ class _Diagnosis:
                 problems.append(Problem(line, *self.known.unknown(word, name, options)))
         return problems
 
-    def _base(self, choices: list[str]) -> tuple[DictConfig | None, list[Problem]]:
-        """Compose choices alone. If they do not go together, say why and compose as many as do, if any."""
-        base, problems = self._try(choices)
-        lone: list[str] = []
-        if problems:
-            base, _ = self._try(lone)
-            for choice in choices:
-                more, _ = self._try([*lone, choice])
-                if more is not None:
-                    base, lone = more, [*lone, choice]
-        return base, problems
+    def _add(
+        self, base: DictConfig | None, good: list[str], lines: list[str]
+    ) -> tuple[DictConfig | None, list[str], list[Problem]]:
+        """Compose with further overrides: with all of them, or else with each that goes with those before it.
+
+        Args:
+            base: What ``good`` composes to; None if that is not known.
+            good: Overrides that compose.
+            lines: Further ones.
+
+        Returns:
+            The configuration, the overrides in it, and what is wrong with the others.
+        """
+        if base is not None and not lines:
+            return base, good, []
+        whole, problems = self._try([*good, *lines])
+        if whole is not None:
+            return whole, [*good, *lines], []
+        if base is None:
+            base, hopeless = self._try(good)
+            if base is None:
+                return None, good, hopeless
+        if len(lines) == 1:
+            return base, good, problems
+        problems = []
+        for line in lines:
+            more, found = self._try([*good, line])
+            problems += found
+            if more is not None:
+                base, good = more, [*good, line]
+        return base, good, problems
 
     def _try(self, overrides: list[str]) -> tuple[DictConfig | None, list[Problem]]:
         try:
@@ -479,22 +509,21 @@ class _Diagnosis:
         if again:
             line = next((choice for choice in choices if choice.startswith(f"+{again[1]}=")), again[1])
             return Problem(line, "this group is chosen already", f"Write {line.removeprefix('+')} to replace it.")
-        return Problem("", text)
+        return Problem(choices[-1] if choices else "", text)
 
-    def _check_value(self, override: Override, base: DictConfig, good: list[str]) -> list[Problem]:
+    def _check_key(self, override: Override, base: DictConfig) -> list[Problem]:
         """Check that a key exists and takes an override of this form."""
         key, line = override.key_or_group, str(override.input_line)
         path, _, last = key.rpartition(".")
         if override.is_hydra_override():
-            pass
-        elif last == schema.NAME and isinstance(OmegaConf.select(base, path), DictConfig):
-            group = path.split(".")[0]
-            return [Problem(line, "a component's name is not a setting", f"Choose with {group}={override.value()}.")]
-        elif not _has(base, key):
+            return []
+        if last == schema.NAME and isinstance(OmegaConf.select(base, path), DictConfig):
+            return [_name_problem(override)]
+        if not _has(base, key):
             return [unknown_key(base, key) if self.config_name == PRIMARY else _unknown_plain(base, key)]
-        elif override.is_add() and not override.is_force_add():
+        if override.is_add() and not override.is_force_add():
             return [Problem(line, "this key is there already", f"Write {line.removeprefix('+')}.")]
-        return [dataclasses.replace(problem, place=line) for problem in self._try([*good, line])[1]]
+        return []
 
 
 def unknown_key(config: DictConfig, key: str) -> Problem:
@@ -509,7 +538,12 @@ def unknown_key(config: DictConfig, key: str) -> Problem:
     kind = known.group_kind(group)
     plain = {str(one): node for one, node in config.items_ex(resolve=False)}
     if group == "sweep" and rest:
+        first, _, deeper = rest.partition(".")
+        if deeper and first in plain[group]:
+            return Problem(key, "no such key yet", f"Write +{key}=VALUE to add it.")
         return schema.unknown_key(SweepConfig, rest, "sweep")
+    if kind is None and group in plain:
+        return _unknown_plain(config, key)
     if kind is None:
         return dataclasses.replace(_unknown_root(group, plain), place=key)
     place = group
@@ -544,19 +578,34 @@ def _parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
     parsed, problems = [], []
     for text in overrides:
         try:
-            parsed += parser.parse_overrides([text])
+            override = parser.parse_overrides([text])[0]
+            if not override.key_or_group:
+                raise HydraException(text)
+            parsed.append(override)
         except HydraException as error:
-            first = str(error).split("\nSee https:")[0].removeprefix("LexerNoViableAltException: ")
-            cause = "\n    ".join(line for line in first.splitlines() if line.strip())
-            problems.append(
-                Problem(text, f"is not KEY=VALUE\n    {cause}", f"""Quote special characters: {_quoted(text)}""")
-            )
+            problems.append(Problem(text, *_syntax(text, str(error))))
     return parsed, problems
 
 
-def _quoted(text: str) -> str:
-    key, _, value = text.partition("=")
-    return f"""'{key}="{value}"'""" if value else f"{key.strip() or 'KEY'}=VALUE"
+def _syntax(text: str, cause: str) -> tuple[str, str]:
+    """Return what is wrong with an override that cannot be parsed, and what to do about it."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        return "is not of the form KEY=VALUE", ""
+    lexer = "LexerNoViableAltException: "
+    lines = cause.splitlines()
+    where = f"character {len(lines[1]) - len(lexer)}" if cause.startswith(lexer) else lines[0]
+    return f"cannot be read ({where})", f"Quote what has special characters: '{key}=\"{value}\"'."
+
+
+def _name_problem(override: Override) -> Problem:
+    group = override.key_or_group.split(".")[0]
+    mend = f"Choose with {group}={override.value()}."
+    return Problem(str(override.input_line), "a component's name is not a setting", mend)
+
+
+def _group(line: str) -> str:
+    return line.partition("=")[0].strip("+~")
 
 
 def _sweep_problem(override: Override) -> Problem:
@@ -568,7 +617,7 @@ def _sweep_problem(override: Override) -> Problem:
     )
 
 
-# ------------------------------------------------------------------------------------------------- continuing a saved run
+# ----------------------------------------------------------------------------------------------- continuing a saved run
 
 
 def _restore(saved: Mapping[str, Any]) -> tuple[DictConfig, list[Problem]]:
@@ -677,9 +726,7 @@ def _set(config: DictConfig, override: Override) -> list[Problem]:
     if key in ("experiment", "debug", "sweep") and not isinstance(override.value(), dict):
         return [Problem(line, f"{_article(key)} cannot be chosen for a saved run", "Set single keys.")]
     if key.rpartition(".")[2] == schema.NAME and _has(config, key):
-        return [
-            Problem(line, "a component's name is not a setting", f"Choose with {key.split('.')[0]}={override.value()}.")
-        ]
+        return [_name_problem(override)]
     if not _has(config, key):
         return [unknown_key(config, key)]
     if override.is_delete():
@@ -691,7 +738,7 @@ def _set(config: DictConfig, override: Override) -> list[Problem]:
     return []
 
 
-# ---------------------------------------------------------------------------------------------------------------- helpers
+# -------------------------------------------------------------------------------------------------------------- helpers
 
 
 def _has(config: Any, key: str) -> bool:

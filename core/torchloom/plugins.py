@@ -303,6 +303,8 @@ def _warn(text: str) -> None:
 def _check_plugin(plugin: object) -> None:
     if inspect.isclass(plugin):
         raise PluginError(f"a plugin must be a module or an instance, not the class {plugin.__name__}; add '()'")
+    if type(plugin).__hash__ is None:  # pluggy keeps plugins in sets, and would fail for all of them
+        raise PluginError(f"a plugin must be hashable, and {type(plugin).__name__} is not; a dataclass needs eq=False")
     for name, value in inspect.getmembers(plugin, callable):
         if name.startswith("torchloom_") and not hasattr(value, f"{hookspecs.PROJECT}_impl"):
             raise PluginError(f"{name} is not marked as a hook; put @torchloom.hookimpl above it")

@@ -130,14 +130,17 @@ class Registry:
     def _import(self, component: Component, reference: str) -> type[Any]:
         module, _, name = reference.partition(":")
         try:
-            found: type[Any] = functools.reduce(getattr, name.split("."), importlib.import_module(module))  # type: ignore[arg-type]
+            found: Any = importlib.import_module(module)
+            for part in name.split("."):
+                found = getattr(found, part)
         except Exception as error:
             raise PluginError(
                 f"{component.kind} '{component.name}' of {self.supplier(component)} cannot be imported "
                 f"from {reference}\n"
                 f"    {type(error).__name__}: {error}"
             ) from error
-        return found
+        imported: type[Any] = found
+        return imported
 
     def unknown(self, word: str, name: str, choices: Iterable[str]) -> tuple[str, str]:
         """Return what to say about a name that is not among the choices, and what to do about it.

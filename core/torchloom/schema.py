@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeVar, Union, cast
 
 from omegaconf import DictConfig, Node, OmegaConf
 
@@ -266,17 +266,22 @@ def _fields_or_none(component: Component) -> Sequence[str]:
         return []
 
 
-@functools.cache
+def _cached(function: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
+    """Cache by class; `functools.cache` alone takes no ``type[Any]`` for hashable."""
+    return cast(Callable[[type[Any]], T], functools.cache(function))
+
+
+@_cached
 def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
     return {field.name: field for field in dataclasses.fields(cls) if field.init}
 
 
-@functools.cache
+@_cached
 def _hints(cls: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-@functools.cache
+@_cached
 def _defaults(cls: type[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, field in _fields(cls).items():
