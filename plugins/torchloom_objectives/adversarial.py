@@ -153,13 +153,13 @@ class Adversarial(ManualObjective):
 
     def _discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         if self.kind == "bce":
-            return F.softplus(-real).mean() + F.softplus(fake).mean()
+            return _cross_entropy(real, 1.0) + _cross_entropy(fake, 0.0)
         if self.kind == "hinge":
             return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
         return fake.mean() - real.mean()
 
     def _generator_loss(self, fake: Tensor) -> Tensor:
-        return F.softplus(-fake).mean() if self.kind == "bce" else -fake.mean()
+        return _cross_entropy(fake, 1.0) if self.kind == "bce" else -fake.mean()
 
     def _judgement(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         if self.kind == "bce":
@@ -208,6 +208,10 @@ def energy_distance(first: Tensor, second: Tensor) -> Tensor:
     """
     x, y = first.float().flatten(1), second.float().flatten(1)
     return 2 * torch.cdist(x, y).mean() - _mean_distance(x) - _mean_distance(y)
+
+
+def _cross_entropy(logits: Tensor, target: float) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
 def _mean_distance(points: Tensor) -> Tensor:

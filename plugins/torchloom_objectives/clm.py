@@ -53,7 +53,7 @@ class CLM(Objective):
         return [Problem("architecture", message, "do not tie the embedding, or make it as wide as the network")]
 
     def head(self, architecture: Architecture) -> nn.Module:
-        """Return a linear layer ``(..., width)`` to ``(..., vocab)``; its matrix is the embedding's where that is tied."""
+        """Return a linear layer ``(..., width)`` to ``(..., vocab)``; the embedding's matrix where tied."""
         head = nn.Linear(architecture.width, self.spec.vocab_size, bias=self.config.bias)
         embedding = architecture.input_embedding()
         if embedding is not None:
