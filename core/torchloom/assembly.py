@@ -121,7 +121,9 @@ def trainer_settings(config: DictConfig) -> TrainerConfig:
 
 def make_dataset(config: DictConfig) -> tuple[Dataset, Tokenizer | None]:
     """Build the dataset with its tokenizer; reads no data yet."""
-    tokenizer = build("tokenizer", config.tokenizer) if config.get("tokenizer") is not None else None
+    if config.get("tokenizer") is None:
+        return build("dataset", config.dataset), None
+    tokenizer: Tokenizer = build("tokenizer", config.tokenizer)
     return build("dataset", config.dataset, tokenizer), tokenizer
 
 

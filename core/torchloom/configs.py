@@ -24,6 +24,7 @@ class SweepConfig:
     """Keys under `sweep`, which steer a multirun."""
 
     resume: str | None = option(None, "Folder of an interrupted sweep to go on with; finished jobs are kept.")
+    max_steps: dict[str, int] = option(dict, "Optimiser steps of each experiment, where a sweep over them sets budgets.", ge=1)
 
 
 @dataclass

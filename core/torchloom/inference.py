@@ -124,8 +124,8 @@ class Loaded:
         self.objective.update_metrics(metrics, outputs, batch)
 
     def _dataset(self, *, prepare: bool = True) -> Dataset:
-        tokenizer = self.tokenizer
-        dataset: Dataset = assembly.build("dataset", self.config.dataset, tokenizer)
+        with_tokenizer = () if self.tokenizer is None else (self.tokenizer,)
+        dataset: Dataset = assembly.build("dataset", self.config.dataset, *with_tokenizer)
         if prepare:
             dataset.prepare()
             if dataset.spec != self.spec:

@@ -1,0 +1,7 @@
+"""`python -m torchloom` is the `torchloom` command."""
+
+import sys
+
+from torchloom.cli import main
+
+sys.exit(main())
