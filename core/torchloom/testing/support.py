@@ -1,0 +1,177 @@
+"""What the suites share: the components to test, and tiny examples to test them on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from torchloom import registry, schema
+from torchloom.component import Component
+from torchloom.contracts.architecture import AdversarialPair, Architecture
+from torchloom.contracts.attention import Attention, AttentionMask
+from torchloom.contracts.dataset import Batch
+from torchloom.contracts.spec import ImageSpec, Spec, TokenSpec
+from torchloom.contracts.tokenizer import Tokenizer
+from torchloom.errors import ConfigError, MissingDependencyError
+
+SPECS: tuple[Spec, ...] = (
+    ImageSpec(channels=1, height=28, width=28, num_classes=3, classes=("a", "b", "c")),
+    ImageSpec(channels=3, height=32, width=32, num_classes=3, classes=("a", "b", "c")),
+    ImageSpec(channels=3, height=64, width=64, num_classes=3, classes=("a", "b", "c")),
+    TokenSpec(vocab_size=17, context_length=12),
+)
+"""Examples small enough for any machine; a component is tested on the first that it takes."""
+
+
+def each(kind: str | None = None, where: Callable[[Component], object] = bool) -> pytest.MarkDecorator:
+    """Return a mark that runs a test or class for every component.
+
+    Args:
+        kind: Kind of the components; all unless given.
+        where: Leaves out components for which it returns something false.
+    """
+    known = registry.current()
+    components = [one for one in known.components(kind) if where(one)]
+    named = [pytest.param(one, id=f"{known.supplier(one).distribution}/{one.kind}/{one.name}") for one in components]
+    return pytest.mark.parametrize("component", named)
+
+
+def load(component: Component) -> Any:
+    """Import a component's target, or skip where a module that it needs is not installed."""
+    try:
+        return registry.current().load(component)
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+
+
+def default_config(component: Component, **changes: Any) -> Any:
+    """Return a component's config with its defaults, but for the fields given."""
+    return dataclasses.replace(schema.to_config(component, {}), **changes)
+
+
+def build(component: Component, *arguments: Any) -> Any:
+    """Build a component from its defaults."""
+    return load(component)(default_config(component), *arguments)
+
+
+def build_architecture(component: Component) -> Architecture:
+    """Build an architecture on the first spec that it takes, seeded, with the kernel that it opens a group for."""
+    cls = load(component)
+    fitting = [spec for spec in SPECS if isinstance(spec, cls.accepts)]
+    if not fitting:
+        pytest.skip(f"the suite has no examples of {', '.join(spec.__name__ for spec in cls.accepts) or 'nothing'}")
+    refusals = []
+    for spec in fitting:
+        torch.manual_seed(0)
+        try:
+            built: Architecture = cls(default_config(component), spec, kernel_for(component))
+        except ConfigError as error:
+            refusals.append(f"{spec}: {error}")
+        else:
+            return built
+    pytest.fail("its defaults fit none of the suite's examples\n" + "\n".join(refusals))
+
+
+def kernel_for(component: Component) -> Attention | None:
+    """Return the attention kernel that an architecture takes by default, or None if it takes none."""
+    name = component.slots.get("attention")
+    return None if name is None else build(registry.current().get("attention", name))
+
+
+def trained_tokenizer(component: Component) -> Tokenizer:
+    """Build a tokenizer and train it on Python's own documentation."""
+    tokenizer: Tokenizer = build(component)
+    if not tokenizer.trained:
+        tokenizer.train([TEXT])
+    return tokenizer
+
+
+def read_text() -> str:
+    """Return a long English text that every Python carries, each paragraph once: topics repeat each other's."""
+    from pydoc_data.topics import topics
+
+    paragraphs = [paragraph for name in sorted(topics) for paragraph in topics[name].split("\n\n")]
+    return "\n\n".join(dict.fromkeys(paragraphs))
+
+
+TEXT = read_text()
+
+
+def batch_of(spec: Spec, size: int, seed: int = 0) -> Batch:
+    """Return random examples as a dataset of that spec gives them."""
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(spec, ImageSpec):
+        shape = (size, spec.channels, spec.height, spec.width)
+        labels = torch.randint(max(spec.num_classes, 1), (size,), generator=generator)
+        return {"image": torch.rand(shape, generator=generator), "label": labels}
+    assert isinstance(spec, TokenSpec)
+    return {"tokens": torch.randint(spec.vocab_size, (size, spec.context_length + 1), generator=generator)}
+
+
+def inputs_of(spec: Spec, size: int, seed: int = 0) -> Tensor:
+    """Return what an architecture takes of such examples: images, or ``context_length`` token ids a row."""
+    batch = batch_of(spec, size, seed)
+    return batch["image"] if "image" in batch else batch["tokens"][:, :-1]
+
+
+class TinyNetwork(Architecture):
+    """The least that follows `features` and `sequence`, so that objectives are tested on no plugin's network."""
+
+    protocols = frozenset({"features", "sequence"})
+    accepts = (ImageSpec, TokenSpec)
+    causal = True
+    width = 8
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(None, spec)
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(spec.vocab_size, self.width) if isinstance(spec, TokenSpec) else None
+        self.layer = nn.LazyLinear(self.width)
+        self.features(inputs_of(spec, 1))
+
+    def features(self, inputs: Tensor, *, lengths: Tensor | None = None, encoded: Tensor | None = None) -> Tensor:
+        """Map each example to ``(batch, width)``, looking at the first token of a row only."""
+        if self.embedding is not None:
+            return torch.tanh(self.layer(self.embedding(inputs[:, 0])))
+        return torch.tanh(self.layer(inputs.flatten(1)))
+
+    def sequence(self, tokens: Tensor, *, mask: AttentionMask | None = None, state: Any = None) -> Tensor:
+        """Map each position to ``(batch, seq, width)``, by its own token alone."""
+        assert self.embedding is not None
+        return torch.tanh(self.layer(self.embedding(tokens)))
+
+    def new_state(self, batch_size: int, max_length: int) -> object:
+        """Return a state that holds nothing, since no position looks back."""
+        return object()
+
+
+class TinyPair(AdversarialPair):
+    """The least adversarial pair."""
+
+    accepts = (ImageSpec,)
+    latent_dim = 4
+
+    def __init__(self, spec: ImageSpec) -> None:
+        super().__init__(None, spec)
+        torch.manual_seed(0)
+        self.width = self.latent_dim
+        image = (spec.channels, spec.height, spec.width)
+        pixels = spec.channels * spec.height * spec.width
+        self.generator = nn.Sequential(nn.Linear(self.latent_dim, pixels), nn.Tanh(), nn.Unflatten(1, image))
+        self.discriminator = nn.Sequential(nn.Flatten(), nn.Linear(pixels, 1), nn.Flatten(0))
+
+
+def differing(left: Batch, right: Batch) -> Iterator[str]:
+    """Yield the names under which two batches differ."""
+    yield from left.keys() ^ right.keys()
+    yield from (name for name in left.keys() & right.keys() if not torch.equal(left[name], right[name]))
+
+
+def prefixes(length: int) -> Sequence[int]:
+    """Return a few places to cut a sequence at, the ends included."""
+    return sorted({1, length // 2, length - 1})

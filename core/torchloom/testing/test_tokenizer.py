@@ -1,0 +1,60 @@
+"""What every tokenizer does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from torchloom.component import Component
+from torchloom.errors import DataError
+from torchloom.testing.support import TEXT, build, each, trained_tokenizer
+
+PIECE = TEXT[2000:4000]
+
+
+@each("tokenizer")
+class TestTokenizer:
+    """Encoding, decoding, and what a checkpoint carries of it."""
+
+    def test_knows_whether_it_is_trained(self, component: Component) -> None:
+        assert not build(component).trained
+        assert trained_tokenizer(component).trained
+
+    def test_ids_are_in_its_vocabulary(self, component: Component) -> None:
+        tokenizer = trained_tokenizer(component)
+        ids = tokenizer.encode(PIECE)
+        assert ids.dtype == torch.int64
+        assert ids.ndim == 1
+        assert 0 < len(ids) <= len(PIECE)
+        assert ids.min() >= 0
+        assert ids.max() < tokenizer.vocab_size
+
+    def test_decoding_and_encoding_settle(self, component: Component) -> None:
+        """A tokenizer may lose something of a text, spacing for example, but only once."""
+        tokenizer = trained_tokenizer(component)
+        ids, unknown = tokenizer.encode(PIECE), tokenizer.special_id("unk")
+        settled = tokenizer.decode(ids if unknown is None else ids[ids != unknown])
+        assert len(settled) > 0.5 * len(PIECE)
+        assert tokenizer.decode(tokenizer.encode(settled)) == settled
+
+    def test_state_carries_everything(self, component: Component) -> None:
+        tokenizer, other = trained_tokenizer(component), build(component)
+        other.load_state(tokenizer.state())
+        assert other.trained
+        assert other.vocab_size == tokenizer.vocab_size
+        assert torch.equal(other.encode(PIECE), tokenizer.encode(PIECE))
+        assert other.decode(tokenizer.encode(PIECE)) == tokenizer.decode(tokenizer.encode(PIECE))
+        assert other.state() == tokenizer.state()
+
+    def test_training_again_gives_the_same(self, component: Component) -> None:
+        assert trained_tokenizer(component).state() == trained_tokenizer(component).state()
+
+    def test_special_tokens_have_ids_of_their_own(self, component: Component) -> None:
+        tokenizer = trained_tokenizer(component)
+        ids = [one for one in map(tokenizer.special_id, ("pad", "unk", "bos", "eos", "mask")) if one is not None]
+        assert len(set(ids)) == len(ids)
+        assert all(0 <= one < tokenizer.vocab_size for one in ids)
+
+    def test_no_text_is_an_error(self, component: Component) -> None:
+        with pytest.raises(DataError):
+            build(component).train([])
