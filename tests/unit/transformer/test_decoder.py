@@ -227,6 +227,13 @@ def test_a_cache_works_under_autocast():
     torch.testing.assert_close(torch.cat(parts, 1).float(), whole.float(), rtol=0.05, atol=0.05)
 
 
+def test_it_compiles_as_one_graph():
+    decoder, tokens = make(num_kv_heads=2), make_tokens()
+    compiled = torch.compile(decoder.sequence, backend="eager", fullgraph=True)
+    for mask in (None, AttentionMask(key_lengths=torch.tensor([12, 3, 7]))):
+        torch.testing.assert_close(compiled(tokens, mask=mask), decoder.sequence(tokens, mask=mask))
+
+
 def test_contradictions_are_reported_together():
     with pytest.raises(ConfigError) as caught:
         make(d_model=30, num_heads=4, num_kv_heads=3)
