@@ -53,7 +53,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
         >>> compose(["architecture=cnn", "dataset=digits"]).architecture.name
         'cnn'
     """
-    with _hydra() as loader:
+    with _hydra(_own_paths()) as loader:
         try:
             config = _load(loader, PRIMARY, overrides)
         except TorchloomError:
@@ -72,12 +72,7 @@ def finish(config: DictConfig) -> DictConfig:
     Raises:
         ConfigError: All that is wrong with it.
     """
-    plain, problems = _examine(config)
-    if problems:
-        raise ConfigError(problems)
-    made = OmegaConf.create(plain)
-    OmegaConf.set_struct(made, True)
-    return made
+    return _closed(*_examine(config))
 
 
 def check(config: DictConfig) -> list[Problem]:
@@ -99,7 +94,7 @@ def diagnose(overrides: Sequence[str], error: Exception, config_name: str = PRIM
     Returns:
         The error to raise in its place.
     """
-    with _hydra() as loader:
+    with _hydra(frozenset({"registry://"})) as loader:
         problems = _Diagnosis(loader, config_name).run(overrides)
     return ConfigError(problems or [Problem("", _text(error))])
 
@@ -129,12 +124,7 @@ def continue_config(saved: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
             problems += _set(config, override)
     plain, found = _examine(config, hooks=not problems)
     places = {problem.place for problem in problems}
-    problems += [problem for problem in found if problem.place not in places]
-    if problems:
-        raise ConfigError(problems)
-    made = OmegaConf.create(plain)
-    OmegaConf.set_struct(made, True)
-    return made
+    return _closed(plain, [*problems, *(problem for problem in found if problem.place not in places)])
 
 
 def changed_keys(saved: Mapping[str, Any], new: Mapping[str, Any] | DictConfig) -> list[str]:
@@ -149,11 +139,15 @@ def changed_keys(saved: Mapping[str, Any], new: Mapping[str, Any] | DictConfig) 
 
 
 @contextlib.contextmanager
-def _hydra() -> Iterator[ConfigLoader]:
-    """Give a config loader, of the Hydra application that is running if it is torchloom's, and leave no trace."""
+def _hydra(needs: frozenset[str]) -> Iterator[ConfigLoader]:
+    """Give a config loader, and leave no trace.
+
+    Args:
+        needs: Search paths by which a Hydra application that is running is known for torchloom's own, to be used again.
+    """
     holder = GlobalHydra.instance()
     before = holder.hydra
-    if before is not None and _knows_registry(before.config_loader):
+    if before is not None and needs <= {element.path for element in before.config_loader.get_search_path().get_path()}:
         yield before.config_loader
         return
     config_source.register()
@@ -168,13 +162,20 @@ def _hydra() -> Iterator[ConfigLoader]:
         runtime.set("name", name)
 
 
-def _knows_registry(loader: ConfigLoader) -> bool:
-    paths = [element.path for element in loader.get_search_path().get_path()]
-    return f"pkg://{CONFIG_MODULE}" in paths and "registry://" in paths
+def _own_paths() -> frozenset[str]:
+    return frozenset({"registry://", f"pkg://{CONFIG_MODULE}"})
 
 
 def _load(loader: ConfigLoader, config_name: str, overrides: Sequence[str]) -> DictConfig:
     return loader.load_configuration(config_name, list(overrides), run_mode=RunMode.RUN, from_shell=False)
+
+
+def _closed(plain: dict[str, Any], problems: list[Problem]) -> DictConfig:
+    if problems:
+        raise ConfigError(problems)
+    made = OmegaConf.create(plain)
+    OmegaConf.set_struct(made, True)
+    return made
 
 
 # ---------------------------------------------------------------------------------------------- checking a whole config
@@ -201,6 +202,9 @@ def _examine(config: DictConfig, *, hooks: bool = True) -> tuple[dict[str, Any],
             if group in REQUIRED and group not in config:
                 problems.append(Problem(group, f"no {kind.name} is chosen", f"Choose with {group}=NAME."))
             continue
+        if kind.many and not isinstance(plain[group], Mapping):
+            problems.append(Problem(group, "is not a mapping of names", f"Write {group}=[]."))
+            continue
         nodes = {f"{group}.{key}": node for key, node in plain[group].items()} if kind.many else {group: plain[group]}
         made = {}
         for place, node in nodes.items():
@@ -211,7 +215,7 @@ def _examine(config: DictConfig, *, hooks: bool = True) -> tuple[dict[str, Any],
 
     if all(key in plain for key in config if key != "hydra"):  # an unreadable node may be the one that opens a group
         problems += _check_slots(chosen, plain)
-    problems = _traced(problems, config)
+    problems = _stacked(_traced(problems, config), config)
     if hooks and not problems:
         ready = OmegaConf.create(done)
         with flag_override(ready, "readonly", True):
@@ -324,6 +328,23 @@ def _unknown_root(key: str, plain: Mapping[str, Any]) -> Problem:
     return Problem(key, "no such key", mend)
 
 
+def _several(group: str, line: str) -> Problem:
+    return Problem(line, f"one {group} is chosen at a time", f"To try several, add -m: {group}=a,b.")
+
+
+def _stacked(problems: list[Problem], config: DictConfig) -> list[Problem]:
+    """Refuse several components in one place, which Hydra merges; the node then is no single component's."""
+    if "hydra" not in config:
+        return problems
+    for line in map(str, cast(list[Any], OmegaConf.to_container(config.hydra.overrides.task))):
+        stacked = re.match(r"\+?(\w+)=\[[^\]]*,", line)
+        kind = registry.current().group_kind(stacked[1]) if stacked else None
+        if kind is not None and not kind.many:
+            others = [problem for problem in problems if problem.place.split(".")[0] != kind.group]
+            problems = [_several(kind.group, line), *others]
+    return problems
+
+
 def _traced(problems: list[Problem], config: DictConfig) -> list[Problem]:
     """Add to each stray key the preset or experiment that sets it, where Hydra's node tells what was chosen."""
     if "hydra" not in config or not any("no such key" in problem.message for problem in problems):
@@ -424,7 +445,7 @@ class _Diagnosis:
             return [Problem(line, f"{group} cannot be null", mend)]
         names = value if isinstance(value, list) else [value]
         if len(names) != 1 and not (kind is not None and kind.many):
-            return [Problem(line, f"one {group} is chosen at a time", f"To try several, add -m: {group}=a,b.")]
+            return [_several(group, line)]
         options = self.loader.get_group_options(group, ObjectType.CONFIG)
         problems = []
         for name in map(str, names):
@@ -630,9 +651,12 @@ def _restore(saved: Mapping[str, Any]) -> tuple[DictConfig, list[Problem]]:
         if kind is None:
             config[key] = node
             continue
-        nodes = node.items() if kind.many else [(key, node)]
-        for name, values in nodes:
-            place = f"{key}.{name}" if kind.many else key
+        several = kind.many and isinstance(node, Mapping)
+        for name, values in node.items() if several else [(key, node)]:
+            place = f"{key}.{name}" if several else key
+            if not isinstance(values, Mapping) or not isinstance(values.get(schema.NAME), str):
+                problems.append(Problem(place, f"does not say which {kind.name} it is", "It needs a key 'name'."))
+                continue
             try:
                 component = known.get(kind.name, values[schema.NAME])
             except (UnknownComponentError, DuplicateComponentError) as error:
@@ -694,7 +718,7 @@ def _choose(config: DictConfig, override: Override) -> list[Problem]:
 
 def _preset(kind: Kind, name: str) -> list[dict[str, Any]] | Problem:
     """Return the nodes that a YAML preset gives."""
-    with _hydra() as loader:
+    with _hydra(_own_paths()) as loader:
         options = loader.get_group_options(kind.group, ObjectType.CONFIG)
         if name not in options:
             return Problem(name, *registry.current().unknown(kind.name, name, options))

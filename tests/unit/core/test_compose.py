@@ -247,6 +247,22 @@ def test_a_renamed_component_and_a_key_added_since_are_no_change() -> None:
     assert changed_keys(saved, again) == []
 
 
+def test_a_saved_config_that_names_no_component_is_refused() -> None:
+    saved = to_plain(compose())
+    saved["optimizer"] = {"lr": 1}
+    saved["logger"] = None
+    with pytest.raises(ConfigError) as caught:
+        continue_config(saved)
+    assert str(caught.value) == textwrap.dedent(
+        """\
+        2 problems in the configuration:
+          optimizer: does not say which optimizer it is
+            It needs a key 'name'.
+          logger: does not say which logger it is
+            It needs a key 'name'."""
+    )
+
+
 def test_all_problems_of_a_continued_run_come_together() -> None:
     saved = to_plain(compose(TEXT))
     saved["optimizer"]["name"] = "lion"

@@ -10,7 +10,7 @@ import toys
 
 from torchloom import plugins
 from torchloom.compose import compose
-from torchloom.errors import ConfigError, DuplicateComponentError
+from torchloom.errors import ConfigError, DuplicateComponentError, PluginError
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,12 @@ ROOT = (
             """\
             callbacks=[checkpoint,early-stoping]: no callback is called 'early-stoping'; did you mean 'early_stopping'?
                 To choose from: checkpoint, early_stopping.""",
+        ),
+        (
+            ["scheduler=[constant,constant]"],
+            """\
+            scheduler=[constant,constant]: one scheduler is chosen at a time
+                To try several, add -m: scheduler=a,b.""",
         ),
         # groups that nothing opens
         (
@@ -200,6 +206,16 @@ def test_a_wrong_choice_is_not_followed_by_complaints_about_its_keys() -> None:
     ]
 
 
+def test_components_stacked_in_one_place_are_refused_once() -> None:
+    assert complaint(["architecture=[cnn,lstm]", "seed=x"]) == textwrap.dedent(
+        """\
+        2 problems in the configuration:
+          architecture=[cnn,lstm]: one architecture is chosen at a time
+            To try several, add -m: architecture=a,b.
+          seed: 'x' is not an int"""
+    )
+
+
 def test_the_cause_is_kept() -> None:
     with pytest.raises(ConfigError) as caught:
         compose(["architecture=cnm"])
@@ -223,6 +239,18 @@ def test_a_default_whose_plugin_failed_is_named_too() -> None:
             "    To choose from: tensorboard.\n"
             "    plugin 'shattered' (toy-heap 0.3) is left out: ImportError: No module named 'glue'"
         )
+
+
+def test_a_component_whose_config_cannot_be_imported() -> None:
+    lost = toys.Component("scheduler", "lost", "lost_module:Lost", "lost_module:LostConfig", "Nowhere to be found")
+    with plugins.using(toys.make(toys.source(toys.Plugin([lost]), "loser", "lost-box"))):
+        assert compose().scheduler.name == "constant"
+        with pytest.raises(PluginError) as caught:
+            compose(["scheduler=lost"])
+    assert str(caught.value) == (
+        "scheduler 'lost' of plugin 'loser' (lost-box 1.0) cannot be imported from lost_module:LostConfig\n"
+        "    ModuleNotFoundError: No module named 'lost_module'"
+    )
 
 
 def test_two_plugins_with_one_name() -> None:
