@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("torchloom: interrupted", file=sys.stderr)
         return app.INTERRUPTED
+    except SystemExit as stop:  # argparse has said what is wrong with a flag
+        return stop.code if isinstance(stop.code, int) else 1
     except BrokenPipeError:
         # The reader (`| head`) has seen enough; keep the interpreter from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -37,6 +37,9 @@ ASKED = "multirun.yaml"
 
 FINISHED, FAILED, RUNNING, STOPPED, WAITING = "finished", "failed", "running", "interrupted", "not run"
 
+MODE = "hydra.mode=MULTIRUN"
+"""Tells each job that it is one of a sweep."""
+
 TRIES = 2
 """Times that a job is begun whose process dies, before it counts as failed."""
 
@@ -73,12 +76,13 @@ def run(app: App, command: str, wanted: Plan) -> int:
     Raises:
         ConfigError: Whatever is wrong with any job; none has been started, and nothing written.
     """
-    asked, combinations = (wanted.overrides, None) if wanted.resume is None else _asked_before(wanted)
+    asked, combinations = ([*wanted.overrides, MODE], None) if wanted.resume is None else _asked_before(wanted)
     config = _compose(app, wanted, asked)
     if combinations is None:
         combinations = _combinations(app, config)
-    jobs = _checked_jobs(app, config, combinations, wanted)
+    # Asked for once, before any job is composed: it holds the time, which Hydra then hands on to every job.
     folder = Path(config.hydra.sweep.dir)
+    jobs = _checked_jobs(app, config, combinations, wanted, folder)
     if wanted.writes:
         _open_folder(folder, config, jobs, anew=wanted.resume is None)
     todo = [job for job in jobs if _summary(job).get("status") != FINISHED] if wanted.writes else jobs
@@ -121,7 +125,7 @@ def _asked_before(wanted: Plan) -> tuple[list[str], list[list[str]] | None]:
         what = f"is not a sweep's folder: it has no {ASKED} that can be read" if folder.is_dir() else "does not exist"
         mend = "Name the folder that the sweep printed as its last line."
         raise ConfigError([Problem("sweep.resume", f"{folder} {what}", mend)]) from error
-    others = [line for line in wanted.overrides if line not in (*task, *hydra)]
+    others = [line for line in wanted.overrides if line not in (*task, *hydra, MODE)]
     launching = [line for line in others if line.startswith(("hydra/launcher=", "hydra.launcher.", "hydra.verbose="))]
     mend = f"Leave it out, or start a new sweep; this one was asked for: {' '.join(task)}"
     strange = [Problem(line, "is not what the sweep was asked for", mend) for line in others if line not in launching]
@@ -160,7 +164,7 @@ def _combinations(app: App, config: DictConfig) -> list[list[str]]:
     """Return each job's overrides, by Hydra's basic sweeper.
 
     Raises:
-        ConfigError: Another sweeper is asked for, or a range that has no end of values.
+        ConfigError: Another sweeper is asked for, or an interval is given, which has no list of values.
     """
     sweeper = config.hydra.sweeper
     if sweeper.get("_target_") != f"{BasicSweeper.__module__}.{BasicSweeper.__name__}":
@@ -168,12 +172,16 @@ def _combinations(app: App, config: DictConfig) -> list[list[str]]:
     lines = [f"{key}={value}" for key, value in (sweeper.params or {}).items()] + list(config.hydra.overrides.task)
     try:
         overrides = OverridesParser.create(config_loader=app.config_loader).parse_overrides(lines)
-        return BasicSweeper.split_arguments(overrides, None)[0]
     except HydraException as error:
-        raise ConfigError([Problem("", str(error).splitlines()[0])]) from error
+        raise compose.diagnose(lines, error) from error
+    endless = [str(one.input_line) for one in overrides if one.is_sweep_override() and not one.is_discrete_sweep()]
+    if endless:
+        mend = "Write KEY=A,B,C or KEY=range(A,B)."
+        raise ConfigError([Problem(line, "has no list of values to try", mend) for line in endless])
+    return BasicSweeper.split_arguments(overrides, None)[0]
 
 
-def _checked_jobs(app: App, config: DictConfig, combinations: list[list[str]], wanted: Plan) -> list[Job]:
+def _checked_jobs(app: App, config: DictConfig, combinations: list[list[str]], wanted: Plan, folder: Path) -> list[Job]:
     """Compose and check every job.
 
     Raises:
@@ -194,7 +202,7 @@ def _checked_jobs(app: App, config: DictConfig, combinations: list[list[str]], w
         with open_dict(composed):
             composed.hydra.job.num, composed.hydra.job.id = number, str(number)
         HydraConfig.instance().set_config(composed)
-        jobs.append(Job(number, overrides, Path(composed.hydra.sweep.dir) / str(composed.hydra.sweep.subdir)))
+        jobs.append(Job(number, overrides, folder / str(composed.hydra.sweep.subdir)))
     problems = _merged(found)
     if not problems and wanted.writes and len({job.folder for job in jobs}) < len(jobs):
         problems = [Problem("hydra.sweep.subdir", "gives several jobs one folder", "Put ${hydra.job.num} into it.")]
