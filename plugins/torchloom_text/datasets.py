@@ -152,7 +152,11 @@ class TextDataset(Dataset):
 
 
 class PythonDocs(TextDataset):
-    """The topics of Python's interactive help, in alphabetical order: the language reference of the running Python."""
+    """The topics of Python's interactive help, in alphabetical order: the language reference of the running Python.
+
+    Many topics are sections of longer ones, so that validation text would stand in training too. A topic that stands in
+    longer ones for the most part is left out.
+    """
 
     config: PythonDocsConfig
 
@@ -169,7 +173,14 @@ class PythonDocs(TextDataset):
                 "pydoc_data.topics: this Python was installed without its help texts; install its full standard "
                 "library, or choose dataset=text_files"
             ) from error
-        return [Document(f"pydoc_data.topics[{name!r}]", text) for name, text in sorted(topics.items())]
+        documents = [Document(f"pydoc_data.topics[{name!r}]", text) for name, text in sorted(topics.items())]
+        kept, seen = set(), set[str]()
+        for document in sorted(documents, key=lambda document: len(document.text), reverse=True):
+            paragraphs = _paragraphs(document.text)
+            if sum(len(one) for one in paragraphs if one in seen) <= sum(map(len, paragraphs)) / 2:
+                kept.add(document.name)
+                seen.update(paragraphs)
+        return [document for document in documents if document.name in kept]
 
 
 class StdlibCode(TextDataset):
@@ -228,6 +239,11 @@ class TextFiles(TextDataset):
 
     def _read(self, path: str, field: str) -> list[Document]:
         return read_documents(Path(path).expanduser(), self.config.glob, field)
+
+
+def _paragraphs(text: str) -> list[str]:
+    """Return the paragraphs, their line breaks and indentation evened out, without short ones, which recur anyway."""
+    return [one for one in (" ".join(part.split()) for part in text.split("\n\n")) if len(one) >= 40]
 
 
 def _refuse_copies(splits: Documents) -> None:

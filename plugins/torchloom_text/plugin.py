@@ -14,7 +14,7 @@ def torchloom_components() -> list[Component]:
             name="python_docs",
             target="torchloom_text.datasets:PythonDocs",
             config="torchloom_text.configs:PythonDocsConfig",
-            summary="Python's language reference, as every Python carries it (0.5 million characters)",
+            summary="Python's language reference, as every Python carries it (0.4 million characters)",
             source="https://docs.python.org/3/reference/",
             slots=SLOTS,
         ),
