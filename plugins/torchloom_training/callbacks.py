@@ -88,7 +88,11 @@ class SampleWriter(lightning.Callback):
         self._validations = state_dict["validations"]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse an objective that generates nothing, before training."""
+        """Refuse an objective that generates nothing, before training.
+
+        Raises:
+            UnsupportedError: The objective generates nothing.
+        """
         objective: Any = pl_module.objective
         if stage == "fit" and type(objective).generate is Objective.generate:
             raise UnsupportedError(

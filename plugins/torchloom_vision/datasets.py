@@ -127,7 +127,11 @@ class MemoryDataset(ImageDataset):
 
     @abstractmethod
     def load(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
-        """Return images ``(num, channels, height, width)``, labels, and how many of the last are the given test set."""
+        """Return images ``(num, channels, height, width)``, labels, and how many of the last are the given test set.
+
+        Raises:
+            DataError: A file is missing or corrupt.
+        """
 
     @cached_property
     def _data(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
@@ -244,7 +248,11 @@ class MNIST(DownloadedDataset):
         getattr(torchvision.datasets, self.folder)(root, download=True)
 
     def load(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
-        """Read the four files."""
+        """Read the four files.
+
+        Raises:
+            DataError: A file is missing or corrupt.
+        """
         folder = self.located()
         images, labels, test_images, test_labels = (read_idx(_idx_file(folder, part) or folder) for part in _IDX_PARTS)
         for part, pair in zip(_IDX_PARTS[1::2], ((images, labels), (test_images, test_labels)), strict=True):
@@ -293,7 +301,11 @@ class CIFAR10(DownloadedDataset):
         torchvision.datasets.CIFAR10(root, download=True)
 
     def load(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
-        """Read by torchvision, which compares checksums before it unpickles."""
+        """Read by torchvision, which compares checksums before it unpickles.
+
+        Raises:
+            DataError: A file is missing or corrupt.
+        """
         import torchvision
 
         folder = self.located()

@@ -84,6 +84,9 @@ class Architecture(nn.Module):
 
         Returns:
             ``(batch, width)``.
+
+        Raises:
+            UnsupportedError: It does not follow this protocol.
         """
         raise UnsupportedError(f"{type(self).__name__} does not follow the protocol 'features'")
 
@@ -98,6 +101,9 @@ class Architecture(nn.Module):
 
         Returns:
             ``(batch, seq, width)``.
+
+        Raises:
+            UnsupportedError: It does not follow this protocol, or does not honour a structure of the mask.
         """
         raise UnsupportedError(f"{type(self).__name__} does not follow the protocol 'sequence'")
 
@@ -107,6 +113,9 @@ class Architecture(nn.Module):
         Args:
             batch_size: Sequences that are continued together.
             max_length: Most tokens that will be fed in all.
+
+        Raises:
+            UnsupportedError: It keeps no state.
         """
         raise UnsupportedError(f"{type(self).__name__} keeps no state for generation")
 

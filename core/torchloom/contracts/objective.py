@@ -143,7 +143,11 @@ class Objective(ABC):
         """Add one evaluation batch to the metrics."""
 
     def predictions(self, outputs: Tensor, batch: Batch, tokenizer: Tokenizer | None = None) -> list[dict[str, Any]]:
-        """Return one plain record an example, for ``predict``: ``{"prediction": "7", "probability": 0.98}``."""
+        """Return one plain record an example, for ``predict``: ``{"prediction": "7", "probability": 0.98}``.
+
+        Raises:
+            UnsupportedError: This objective makes no predictions.
+        """
         raise UnsupportedError(f"objective {type(self).__name__} makes no predictions")
 
     def generate(self, model: Model, request: GenerateRequest, tokenizer: Tokenizer | None = None) -> Samples:
@@ -196,13 +200,25 @@ class ManualObjective(Objective):
         """
 
     def loss(self, outputs: Tensor, batch: Batch) -> LossSum:
-        """Not used: a manual objective has no single loss."""
+        """Not used: a manual objective has no single loss.
+
+        Raises:
+            UnsupportedError: Always.
+        """
         raise UnsupportedError(f"{type(self).__name__} takes its own steps")
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
-        """Not used: a manual objective calls the architecture's modules itself."""
+        """Not used: a manual objective calls the architecture's modules itself.
+
+        Raises:
+            UnsupportedError: Always.
+        """
         raise UnsupportedError(f"{type(self).__name__} takes its own steps")
 
     def evaluate(self, model: Model, batch: Batch) -> LossSum:
-        """Return a loss to watch on a validation batch; randomness must come from a generator of its own."""
+        """Return a loss to watch on a validation batch; randomness must come from a generator of its own.
+
+        Raises:
+            UnsupportedError: It has none.
+        """
         raise UnsupportedError(f"{type(self).__name__} has no evaluation")
