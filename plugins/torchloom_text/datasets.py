@@ -184,10 +184,13 @@ class PythonDocs(TextDataset):
 
 
 class StdlibCode(TextDataset):
-    """The modules of the running Python's standard library, in the order of their paths, without its tests."""
+    """The modules of the running Python's standard library, in the order of their paths.
+
+    Its tests are left out, and the tables of `encodings`, which repeat each other from file to file.
+    """
 
     config: StdlibCodeConfig
-    left_out = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test"})
+    left_out = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings"})
 
     def documents(self) -> list[Document]:
         """Return one document a module.

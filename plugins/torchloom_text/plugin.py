@@ -23,7 +23,7 @@ def torchloom_components() -> list[Component]:
             name="stdlib_code",
             target="torchloom_text.datasets:StdlibCode",
             config="torchloom_text.configs:StdlibCodeConfig",
-            summary="Python source code of the standard library, without its tests (13 million characters)",
+            summary="Python source code of the standard library, without its tests (11 million characters)",
             source="https://docs.python.org/3/library/",
             slots=SLOTS,
         ),
