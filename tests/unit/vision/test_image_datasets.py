@@ -35,9 +35,8 @@ def rows(split):
 
 def write_idx(path: Path, values: np.ndarray) -> None:
     head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
-    opened = gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb")
-    with opened as file:
-        file.write(head + values.astype(np.uint8).tobytes())
+    content = head + values.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 @pytest.fixture
@@ -96,7 +95,10 @@ def test_digits_at_their_own_size_are_scikit_learn_s():
     from sklearn.datasets import load_digits
 
     split = Digits(DigitsConfig(image_size=8)).split("test")
-    known = {(image / 16).astype(np.float32).tobytes(): label for image, label in zip(*load_digits(return_X_y=True))}
+    known = {
+        (image / 16).astype(np.float32).tobytes(): label
+        for image, label in zip(*load_digits(return_X_y=True), strict=False)
+    }
     batch = everything(split)
     assert [known[image.numpy().tobytes()] for image in batch["image"]] == batch["label"].tolist()
 
@@ -329,10 +331,7 @@ def test_own_images_are_read_as_the_dataset_s(tmp_path):
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"])
 def test_images_of_every_mode_keep_their_brightness(tmp_path, mode):
     grey = np.full((40, 30), 255 if mode == "1" else 153, np.uint8)
-    if mode == "I;16":
-        image = Image.fromarray(grey.astype(np.uint16) * 257)
-    else:
-        image = Image.fromarray(grey).convert(mode)
+    image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
     path = tmp_path / f"image.{'tiff' if mode in ('CMYK', 'F') else 'png'}"
     image.save(path)
     read = everything(Digits(DigitsConfig()).read([str(path)]))["image"]

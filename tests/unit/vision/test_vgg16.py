@@ -12,7 +12,8 @@ from torchvision.models.vgg import cfgs, make_layers
 from torchloom.contracts.architecture import restoring
 from torchloom.contracts.spec import ImageSpec
 from torchloom.errors import ConfigError, DataError
-from torchloom_vision.configs import VGG16TransferConfig
+from torchloom_vision.configs import FashionMNISTConfig, VGG16TransferConfig
+from torchloom_vision.datasets import FashionMNIST
 from torchloom_vision.vgg16 import NORMALISATIONS, VGG16Transfer
 
 SMALL = ImageSpec(1, 32, 32, 10)
@@ -193,17 +194,18 @@ def test_normalisation_stated_in_a_file_is_used(tmp_path, published, name):
     torch.testing.assert_close(network.normalise.mean.flatten(), torch.tensor(mean))
 
 
-def test_real_weights_separate_digits_better_than_random_ones():
+@pytest.mark.slow
+def test_real_weights_tell_clothes_apart_better_than_random_ones():
     """The nearest training image in the frozen features names the class: with ImageNet's weights more often."""
-    data = os.environ.get("TORCHLOOM_DATA")
-    path = Path(data or "none") / "vgg16_imagenet" / "features.safetensors"
+    path = Path(os.environ.get("TORCHLOOM_DATA", "none")) / "vgg16_imagenet" / "features.safetensors"
     if not path.is_file():
         pytest.skip("needs vgg16_imagenet/features.safetensors under TORCHLOOM_DATA")
-    from torchloom_vision.configs import DigitsConfig
-    from torchloom_vision.datasets import Digits
-
-    dataset = Digits(DigitsConfig(image_size=32, train_per_class=5, test_limit=200))
-    train, test = (dataset.split(name).batch(torch.arange(size)) for name, size in (("train", 50), ("test", 200)))
+    dataset = FashionMNIST(FashionMNISTConfig(image_size=64, train_per_class=10, test_limit=100, download=False))
+    try:
+        dataset.prepare()
+    except DataError as error:
+        pytest.skip(str(error))
+    train, test = (dataset.split(name).batch(torch.arange(100)) for name in ("train", "test"))
     accuracy = {}
     for weights in (None, str(path)):
         torch.manual_seed(0)
@@ -213,5 +215,4 @@ def test_real_weights_separate_digits_better_than_random_ones():
             known, asked = (F.normalize(stage(batch["image"]).flatten(1)) for batch in (train, test))
         guess = train["label"][(asked @ known.T).argmax(dim=1)]
         accuracy[network.notes()["weights"]] = (guess == test["label"]).float().mean().item()
-    print(accuracy)
     assert accuracy["features.safetensors"] > accuracy["random"] + 0.05
