@@ -121,4 +121,6 @@ def validation_is_due(trainer: pl.Trainer, batch_idx: int) -> bool:
     loop = trainer.fit_loop.epoch_loop
     if trainer.check_val_every_n_epoch is None:
         return bool((loop.total_batch_idx + 1) % int(trainer.val_check_batch or 1) == 0)
-    return bool(loop.batch_progress.is_last_batch and (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0)
+    return bool(
+        loop.batch_progress.is_last_batch and (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0
+    )

@@ -28,7 +28,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from torchloom import checkpoint, compose, config_source, registry
+from torchloom import checkpoint, composing, config_source, registry
 from torchloom.errors import CheckpointError, ConfigError, Problem, TorchloomError
 
 INTERRUPTED = 130
@@ -60,7 +60,7 @@ class Task:
 
     Attributes:
         command: Name of the command.
-        whole_run: Whether the configuration is a run's, and goes to the command as `torchloom.compose` would give it.
+        whole_run: Whether the configuration is a run's, and goes to the command as `torchloom.composing` would give it.
         resume: Whether a job whose folder holds a whole checkpoint goes on from it.
     """
 
@@ -89,7 +89,7 @@ class Task:
             with contextlib.suppress(CheckpointError):  # there is none, or no whole one: the job begins again
                 newest = checkpoint.newest(Path(HydraConfig.get().runtime.output_dir))
                 return OmegaConf.create({"ckpt": str(newest), "overrides": []})
-        return compose.finish(config) if self.whole_run else config
+        return composing.finish(config) if self.whole_run else config
 
 
 def report(error: BaseException) -> int:
@@ -161,7 +161,7 @@ class App(Hydra):
         except TorchloomError:
             raise
         except HYDRA_ERRORS as error:
-            raise compose.diagnose(overrides, error, config_name or compose.PRIMARY) from error
+            raise composing.diagnose(overrides, error, config_name or composing.PRIMARY) from error
 
     def run_one(self, config_name: str, task: Task, overrides: list[str], check: Check) -> int:
         """Run a command once and return its exit code.

@@ -22,14 +22,14 @@ import torchloom
 from torchloom import plugins
 from torchloom.checkpoint import Record
 from torchloom.component import Kind
-from torchloom.compose import to_plain
+from torchloom.composing import to_plain
 from torchloom.configs import TrainerConfig
 from torchloom.contracts.architecture import Architecture
 from torchloom.contracts.attention import Attention
 from torchloom.contracts.dataset import Dataset
 from torchloom.contracts.objective import ManualObjective, Model, Objective
 from torchloom.contracts.parallel import Parallel
-from torchloom.contracts.spec import Spec
+from torchloom.contracts.spec import Spec, spec_from_dict
 from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.contracts.training import Callback, Logger, Optimizer, Scheduler
 from torchloom.data import DataModule, mix
@@ -107,7 +107,7 @@ def build(kind: str, node: DictConfig, *arguments: Any, **keywords: Any) -> Any:
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch, before anything is initialised."""
     random.seed(seed)
-    np.random.seed(mix(seed) & 0xFFFFFFFF)  # noqa: NPY002 - third-party code may draw from the global generator
+    np.random.seed(mix(seed) & 0xFFFFFFFF)
     torch.manual_seed(seed)
 
 
@@ -127,9 +127,18 @@ def make_dataset(config: DictConfig) -> tuple[Dataset, Tokenizer | None]:
     return build("dataset", config.dataset, tokenizer), tokenizer
 
 
-def make_network(
-    config: DictConfig, spec: Spec, tokenizer: Tokenizer | None, expected: Spec | None = None
-) -> Network:
+def restored_spec(record: Record) -> Spec:
+    """Return the spec that a checkpoint was trained on.
+
+    Raises:
+        CheckpointError: No loaded plugin defines specs of that name.
+    """
+    # The dataset's module may define the spec.
+    current().load(current().get("dataset", record.config["dataset"]["name"]))
+    return spec_from_dict(record.spec)
+
+
+def make_network(config: DictConfig, spec: Spec, tokenizer: Tokenizer | None, expected: Spec | None = None) -> Network:
     """Build architecture, objective and head for data of a spec.
 
     Raises:
@@ -188,7 +197,7 @@ def _names(registry: Registry, kind: str, fits: Callable[[Any], bool]) -> list[s
         try:
             if fits(registry.load(registry.get(kind, name))):
                 found.append(name)
-        except Exception:  # noqa: S112 - only a suggestion; whoever chooses it is told
+        except Exception:
             continue
     return found
 
@@ -240,14 +249,16 @@ def _misfits(
         for key, off in (("accumulate_grad_batches", 1), ("gradient_clip", None)):
             if settings[key] != off:
                 problems.append(
-                    Problem(f"trainer.{key}", f"objective {config.objective.name!r} takes its own steps", "leave it out")
+                    Problem(
+                        f"trainer.{key}", f"objective {config.objective.name!r} takes its own steps", "leave it out"
+                    )
                 )
     return [*problems, *objective.check(architecture)]
 
 
 def _recompute_activations(block: nn.Module) -> None:
     # The bound method is replaced, not the module wrapped, so that checkpoint keys stay the same.
-    block.forward = partial(recompute, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+    block.forward = partial(recompute, block.forward, use_reentrant=False)
 
 
 def make_data(
@@ -316,7 +327,9 @@ def decide_compile(config: DictConfig, settings: TrainerConfig, batches: int, *,
         # WGAN-GP differentiates a gradient, and torch.compile has no double backward.
         if choice == "true":
             warnings.warn(
-                f"objective {config.objective.name!r} takes its own steps and runs uncompiled", RuntimeWarning, stacklevel=2
+                f"objective {config.objective.name!r} takes its own steps and runs uncompiled",
+                RuntimeWarning,
+                stacklevel=2,
             )
         return False
     if choice != "auto":
@@ -375,7 +388,9 @@ def make_trainer(
     """Make the Lightning Trainer, with everything switched off that costs time each step and is not asked for."""
     from torchloom.progress import Progress
 
-    built = [cast(Callback, build("callback", node)).build(folder, objective.monitor) for node in _chosen(config.callbacks)]
+    built = [
+        cast(Callback, build("callback", node)).build(folder, objective.monitor) for node in _chosen(config.callbacks)
+    ]
     callbacks: list[pl.Callback] = [*built, Progress(settings.progress)]
     loggers = [cast(Logger, build("logger", node)).build(folder) for node in _chosen(config.logger)]
     arguments: dict[str, Any] = {

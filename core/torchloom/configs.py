@@ -16,7 +16,9 @@ class RunConfig:
     compile: Literal["auto", "true", "false"] = option(
         "auto", "torch.compile the model; auto compiles on a GPU, and on a CPU only where a long run repays it."
     )
-    ckpt: str | None = option(None, "Checkpoint file to continue from; 'last' is the newest whole one of the run folder.")
+    ckpt: str | None = option(
+        None, "Checkpoint file to continue from; 'last' is the newest whole one of the run folder."
+    )
 
 
 @dataclass
@@ -24,7 +26,9 @@ class SweepConfig:
     """Keys under `sweep`, which steer a multirun."""
 
     resume: str | None = option(None, "Folder of an interrupted sweep to go on with; finished jobs are kept.")
-    max_steps: dict[str, int] = option(dict, "Optimiser steps of each experiment, where a sweep over them sets budgets.", ge=1)
+    max_steps: dict[str, int] = option(
+        dict, "Optimiser steps of each experiment, where a sweep over them sets budgets.", ge=1
+    )
 
 
 @dataclass

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import DictConfig
 
-from torchloom import assembly, checkpoint, compose
+from torchloom import assembly, checkpoint, composing
 from torchloom.configs import DatasetConfig
+from torchloom.contracts.architecture import restoring
 from torchloom.contracts.dataset import Dataset, Split, SplitName
 from torchloom.contracts.objective import GenerateRequest, Model, Objective, Samples
-from torchloom.contracts.spec import Spec, spec_from_dict
+from torchloom.contracts.spec import Spec
 from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.data import Loader
 from torchloom.errors import CheckpointError, DataError
@@ -164,14 +165,15 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, device: str | None 
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     content = checkpoint.read(file, device=target)
     record = checkpoint.record_of(content)
-    config = compose.continue_config(record.config, list(overrides))
-    spec = spec_from_dict_loading(record, config)
+    config = composing.continue_config(record.config, list(overrides))
+    spec = assembly.restored_spec(record)
     tokenizer = None
     if config.get("tokenizer") is not None and record.tokenizer is not None:
         made: Tokenizer = assembly.build("tokenizer", config.tokenizer)
         made.load_state(record.tokenizer)
         tokenizer = made
-    network = assembly.make_network(config, spec, tokenizer)
+    with restoring():
+        network = assembly.make_network(config, spec, tokenizer)
     weights = {
         key.removeprefix("model."): value for key, value in content["state_dict"].items() if key.startswith("model.")
     }
@@ -182,15 +184,6 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, device: str | None 
     return Loaded(
         network.model.to(target).eval(), network.objective, spec, tokenizer, config, int(content["global_step"])
     )
-
-
-def spec_from_dict_loading(record: checkpoint.Record, config: DictConfig) -> Spec:
-    """Rebuild the spec; the dataset's module is imported first, since it may define it."""
-    from torchloom.registry import current
-
-    registry = current()
-    registry.load(registry.get("dataset", config.dataset.name))
-    return spec_from_dict(record.spec)
 
 
 def _misfit(path: Path, config: DictConfig, model: Model, weights: dict[str, torch.Tensor]) -> str:

@@ -149,7 +149,9 @@ class TorchloomModule(pl.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Make one optimiser a role, in the order of the roles."""
-        made = [optimizer.build(parameter_groups(parameters, optimizer)) for optimizer, parameters in self.roles.values()]
+        made = [
+            optimizer.build(parameter_groups(parameters, optimizer)) for optimizer, parameters in self.roles.values()
+        ]
         self._peak_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in made]
         return made
 

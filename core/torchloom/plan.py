@@ -22,7 +22,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from torchloom import checkpoint, compose, registry, schema
+from torchloom import checkpoint, composing, registry, schema
 from torchloom.app import Check
 from torchloom.commands.configs import ContinueConfig
 from torchloom.component import Component
@@ -123,13 +123,13 @@ def plan(command: Command, args: argparse.Namespace, loader: ConfigLoader) -> Pl
         return Plan(
             "config",
             given.without("sweep.resume"),
-            compose.check,
+            composing.check,
             writes=True,
             whole_run=True,
             resume=Path(str(resume)),
         )
     if given.value("ckpt") is None:
-        return Plan(args.config_name or "config", args.overrides, compose.check, writes=True, whole_run=True)
+        return Plan(args.config_name or "config", args.overrides, composing.check, writes=True, whole_run=True)
     if args.multirun:
         raise ConfigError([Problem("ckpt", "goes on with one run, which cannot be swept over", "Leave out -m.")])
     going_on = Command(command.component, ContinueConfig)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as RichProgress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 
 from torchloom.module import TorchloomModule
 
@@ -86,14 +87,18 @@ class Progress(pl.Callback):
         self._next = now + (_REFRESH_SECONDS if self._bar else _LINE_SECONDS)
         if self.style == "none" or not trainer.is_global_zero or not isinstance(pl_module, TorchloomModule):
             return
-        text = "  ".join(f"{name} {value:.4g}" for name, value in pl_module.results.items() if name in _shown(pl_module))
+        text = "  ".join(
+            f"{name} {value:.4g}" for name, value in pl_module.results.items() if name in _shown(pl_module)
+        )
         step, total = trainer.global_step, int(trainer.estimated_stepping_batches)
         if self._bar is not None and self._task is not None:
             self._bar.update(
                 self._task, description=f"epoch {trainer.current_epoch}", completed=step, metrics=text, refresh=True
             )
         else:
-            self.console.print(f"epoch {trainer.current_epoch}  step {step}/{total}  {text}", highlight=False, soft_wrap=True)
+            self.console.print(
+                f"epoch {trainer.current_epoch}  step {step}/{total}  {text}", highlight=False, soft_wrap=True
+            )
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -11,14 +13,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 import torchloom
-from torchloom import checkpoint, compose, plugins
+from torchloom import checkpoint, composing, plugins
 from torchloom.errors import ConfigError, Interrupted, Problem, TorchloomError
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def train(config: DictConfig, folder: str | Path) -> dict[str, Any]:
     """Train as a config says, in a folder.
 
     Args:
-        config: From `torchloom.compose`. With ``ckpt`` set, a config that `continued` returned.
+        config: From `torchloom.composing`. With ``ckpt`` set, a config that `continued` returned.
         folder: The run's folder; made if missing. Holds ``config.yaml``, ``metrics.csv``, ``checkpoints/``,
             ``samples/`` and ``summary.json`` afterwards.
 
@@ -103,36 +105,44 @@ def work(config: DictConfig, folder: Path) -> dict[str, Any]:
     return summary
 
 
-def continued(config: DictConfig, overrides: list[str] | None = None) -> DictConfig:
-    """Return the config of the run that ``config.ckpt`` belongs to, with overrides that may change in a continued run.
+def continued(ckpt: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """Return the config of the run that a checkpoint belongs to, with overrides that may change in a continued run.
 
     Args:
-        config: Holds ``ckpt``.
+        ckpt: The checkpoint.
         overrides: In Hydra's grammar.
 
     Raises:
         ConfigError: An override of something that must stay as it was; all of them by name.
         CheckpointError: The checkpoint cannot be used.
     """
-    content = checkpoint.read(config.ckpt)
+    content = checkpoint.read(ckpt)
     saved = checkpoint.record_of(content)
     old = dict(saved.config)
-    new = compose.continue_config(old, list(overrides or []))
+    new = composing.continue_config(old, list(overrides))
     refused = [
         Problem(
             key,
             f"cannot change in a run that is continued; it was {_value(old, key)!r}",
             "leave it out, or start a new run",
         )
-        for key in compose.changed_keys(old, compose.to_plain(new))
+        for key in composing.changed_keys(old, composing.to_plain(new))
         if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in MAY_CHANGE)
     ]
     if refused:
         raise ConfigError(refused)
     with _writeable(new):
-        new.ckpt = str(config.ckpt)
+        new.ckpt = str(ckpt)
         new.compile = "true" if saved.compile else "false"
     return new
+
+
+def new_folder(config: DictConfig) -> Path:
+    """Return a folder under ``runs/`` that does not exist yet, named like the command line's."""
+    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    name = f"{stamp}_{config.architecture.name}"
+    candidates = (Path("runs") / (name if number == 1 else f"{name}_{number}") for number in itertools.count(1))
+    return next(path for path in candidates if not path.exists())
 
 
 def describe(error: BaseException) -> str:
@@ -157,7 +167,7 @@ def _open_folder(folder: Path, config: DictConfig) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f"{CONFIG}.partial"
-        partial.write_text(OmegaConf.to_yaml(OmegaConf.create(compose.to_plain(config))), encoding="utf-8")
+        partial.write_text(OmegaConf.to_yaml(OmegaConf.create(composing.to_plain(config))), encoding="utf-8")
         partial.replace(folder / CONFIG)
     except OSError as error:
         raise TorchloomError(
@@ -167,7 +177,6 @@ def _open_folder(folder: Path, config: DictConfig) -> None:
 
 
 def _new_summary(config: DictConfig) -> dict[str, Any]:
-    import pytorch_lightning
     import torch
 
     from torchloom.assembly import describe_components
@@ -186,9 +195,10 @@ def _new_summary(config: DictConfig) -> dict[str, Any]:
         "versions": {
             "torchloom": torchloom.__version__,
             "torch": torch.__version__,
-            "pytorch_lightning": pytorch_lightning.__version__,
+            "pytorch_lightning": importlib.metadata.version("pytorch-lightning"),
             "python": platform.python_version(),
         },
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
         "plugins": {entry["distribution"]: entry["version"] for entry in entries},
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -223,20 +233,22 @@ def _read_summary(folder: Path) -> dict[str, Any]:
 
 
 def _train_here(config: DictConfig, folder: Path, summary: dict[str, Any]) -> None:
-    from torchloom.assembly import assemble
+    from torchloom.assembly import assemble, restored_spec
+    from torchloom.contracts.architecture import restoring
 
-    expected = None
-    resume = Path(config.ckpt) if config.ckpt else None
-    if resume is not None:
-        from torchloom.contracts.spec import spec_from_dict
-
-        expected = spec_from_dict(checkpoint.record_of(checkpoint.read(resume)).spec)
+    content = checkpoint.read(config.ckpt) if config.ckpt else None
     with _quiet():
-        run = assemble(config, folder, spec=expected)
+        if content is None:
+            run = assemble(config, folder)
+        else:
+            with restoring():
+                run = assemble(config, folder, spec=restored_spec(checkpoint.record_of(content)))
         begun = time.perf_counter()
         try:
             with _stop_behind_step(run.trainer):
-                _fit(run, resume)
+                if content is not None:
+                    _rewind_loggers(run.trainer, content["global_step"])
+                run.trainer.fit(run.module, datamodule=run.data, ckpt_path=config.ckpt, weights_only=True)
         finally:
             _fill_summary(summary, run, time.perf_counter() - begun)
         _test(run)
@@ -244,22 +256,20 @@ def _train_here(config: DictConfig, folder: Path, summary: dict[str, Any]) -> No
     summary["status"] = "finished"
 
 
-def _fit(run: Run, resume: Path | None) -> None:
-    if resume is not None:
-        step = checkpoint.read(resume)["global_step"]
-        if run.trainer.is_global_zero:
-            for logger in run.trainer.loggers:
-                rewind = getattr(logger, "rewind", None)
-                if rewind is not None:
-                    rewind(step)
-    run.trainer.fit(run.module, datamodule=run.data, ckpt_path=resume, weights_only=True)
+def _rewind_loggers(trainer: pl.Trainer, step: int) -> None:
+    """Drop what was logged behind the checkpoint; the continued run logs it again."""
+    if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            rewind = getattr(logger, "rewind", None)
+            if rewind is not None:
+                rewind(step)
 
 
 def _test(run: Run) -> None:
     """Test on the best checkpoint, or on the last state where none was kept."""
     if run.data.limits["test"] == 0 or not len(run.dataset.split("test")):
         return
-    best = next((path for one in run.trainer.callbacks if (path := getattr(one, "best_path", None))), None)  # type: ignore[attr-defined]
+    best = next((path for one in _callbacks(run.trainer) if (path := getattr(one, "best_path", None))), None)
     if best is not None:
         run.module.load_state_dict(checkpoint.read(best)["state_dict"])
     run.trainer.test(run.module, datamodule=run.data, verbose=False)
@@ -271,7 +281,7 @@ def _fill_summary(summary: dict[str, Any], run: Run, seconds: float) -> None:
 
     module, trainer, spec = run.module, run.trainer, run.network.spec
     parameters = list(module.model.parameters())
-    training = sum(one.seconds for one in trainer.callbacks if isinstance(one, Progress))  # type: ignore[attr-defined]
+    training = next(one.seconds for one in _callbacks(trainer) if isinstance(one, Progress))
     rate = module.examples_seen_here * trainer.world_size / training if training else 0.0
     newest = next(iter(checkpoint.saved(Path(trainer.default_root_dir))), None)
     summary.update(
@@ -293,6 +303,11 @@ def _fill_summary(summary: dict[str, Any], run: Run, seconds: float) -> None:
         summary["throughput"]["tokens_per_second"] = round(rate * spec.context_length, 1)
     if isinstance(spec, ImageSpec):
         summary["classes"] = list(spec.classes)
+
+
+def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
+    found: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined] # set by its connector
+    return found
 
 
 def _train_in_processes(config: DictConfig, folder: Path) -> dict[str, Any]:
@@ -358,7 +373,7 @@ def _stop_behind_step(trainer: pl.Trainer) -> Iterator[None]:
 
     from torchloom._checkpoint_callback import Checkpointing
 
-    saving = [one for one in trainer.callbacks if isinstance(one, Checkpointing)]  # type: ignore[attr-defined]
+    saving = [one for one in _callbacks(trainer) if isinstance(one, Checkpointing)]
     if not saving or trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -381,7 +396,10 @@ def _quiet() -> Iterator[None]:
     import logging
     import warnings
 
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

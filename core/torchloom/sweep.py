@@ -25,7 +25,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from torchloom import compose, plugins
+from torchloom import composing, plugins
 from torchloom.app import HYDRA_ERRORS, INTERRUPTED, App, Outcome, Task, report
 from torchloom.commands import WIDTH
 from torchloom.errors import ConfigError, Problem, TorchloomError
@@ -173,7 +173,7 @@ def _combinations(app: App, config: DictConfig) -> list[list[str]]:
     try:
         overrides = OverridesParser.create(config_loader=app.config_loader).parse_overrides(lines)
     except HydraException as error:
-        raise compose.diagnose(lines, error) from error
+        raise composing.diagnose(lines, error) from error
     endless = [str(one.input_line) for one in overrides if one.is_sweep_override() and not one.is_discrete_sweep()]
     if endless:
         mend = "Write KEY=A,B,C or KEY=range(A,B)."
@@ -196,7 +196,7 @@ def _checked_jobs(app: App, config: DictConfig, combinations: list[list[str]], w
             found.append(error.problems)
             continue
         except HYDRA_ERRORS as error:
-            found.append(compose.diagnose(overrides, error, wanted.config_name).problems)
+            found.append(composing.diagnose(overrides, error, wanted.config_name).problems)
             continue
         found.append(wanted.check(composed))
         with open_dict(composed):

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from torchloom import compose, run
+from torchloom import composing, run
 from torchloom.errors import Interrupted, TorchloomError
 
 
@@ -17,10 +17,9 @@ def main(folder: Path) -> int:
     """Take part in the run whose resolved config lies in a folder; returns the exit status."""
     from omegaconf import OmegaConf
 
-    saved = OmegaConf.to_container(OmegaConf.load(folder / run.CONFIG))
-    assert isinstance(saved, dict)
+    saved = composing.to_plain(OmegaConf.load(folder / run.CONFIG))
     try:
-        run.work(compose.continue_config(saved, []), folder)
+        run.work(composing.continue_config(saved, []), folder)
     except Interrupted:
         return 130
     except Exception as error:

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from pages import PAGES, ROOT, Line, commands, links
 
-from torchloom import cli, compose, registry
+from torchloom import cli, composing, registry
 from torchloom.errors import TorchloomError
 
 
@@ -78,7 +78,7 @@ def mistake(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Return what is wrong with a command; nothing is run by it."""
     if words[0] == "train" and not any(word.startswith(("ckpt=", "sweep", "-")) for word in words):
         try:
-            compose.compose(words[1:])  # checks values too
+            composing.compose(words[1:])  # checks values too
         except TorchloomError as error:
             return str(error)
         return ""

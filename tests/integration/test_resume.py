@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchloom import checkpoint, compose, run
+from torchloom import checkpoint, composing, run
 from torchloom.errors import CheckpointError, ConfigError
 
 STEPS = 44
@@ -36,7 +36,7 @@ def rows(folder: Path) -> list[str]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 44 steps in epochs of 19, checkpoints at every fifth step and behind each validation."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    run.train(compose.compose(SETTINGS), folder)
+    run.train(composing.compose(SETTINGS), folder)
     return folder
 
 
@@ -50,8 +50,7 @@ def cut_back(whole: Path, folder: Path, step: int) -> Path:
 
 
 def go_on(path: Path, folder: Path, *overrides: str) -> None:
-    config = compose.compose([f"ckpt={path}"])
-    run.train(run.continued(config, list(overrides)), folder)
+    run.train(run.continued(path, overrides), folder)
 
 
 # 5: within an epoch; 19: behind the validation at an epoch's end; 20: first step of an epoch; 38, 40: later epochs.
@@ -66,7 +65,7 @@ def test_a_continued_run_has_the_rows_of_an_uninterrupted_one(whole: Path, tmp_p
 
 def test_a_validation_within_an_epoch_is_not_lost_when_it_falls_on_a_checkpoint(tmp_path: Path) -> None:
     settings = [*SETTINGS, "trainer.max_steps=24", "trainer.val_every_n_steps=5"]
-    run.train(compose.compose(settings), tmp_path / "whole")
+    run.train(composing.compose(settings), tmp_path / "whole")
     for step in (10, 15, 20):
         folder = tmp_path / f"cut{step}"
         go_on(cut_back(tmp_path / "whole", folder, step), folder)
@@ -75,8 +74,8 @@ def test_a_validation_within_an_epoch_is_not_lost_when_it_falls_on_a_checkpoint(
 
 def test_accumulated_steps_and_a_longer_limit(tmp_path: Path) -> None:
     settings = [*SETTINGS, "trainer.accumulate_grad_batches=4", "trainer.max_steps=14", "scheduler=constant"]
-    run.train(compose.compose(settings), tmp_path / "long")
-    run.train(compose.compose([*settings, "trainer.max_steps=7"]), tmp_path / "short")
+    run.train(composing.compose(settings), tmp_path / "long")
+    run.train(composing.compose([*settings, "trainer.max_steps=7"]), tmp_path / "short")
     go_on(checkpoint.newest(tmp_path / "short"), tmp_path / "short", "trainer.max_steps=14")
     assert rows(tmp_path / "short") == rows(tmp_path / "long")
 
@@ -84,7 +83,7 @@ def test_accumulated_steps_and_a_longer_limit(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_compiled_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     settings = [*SETTINGS, "compile=true", "trainer.max_steps=24"]
-    run.train(compose.compose(settings), tmp_path / "whole")
+    run.train(composing.compose(settings), tmp_path / "whole")
     folder = tmp_path / "cut"
     go_on(cut_back(tmp_path / "whole", folder, 10), folder)
     assert rows(folder) == rows(tmp_path / "whole")
@@ -145,8 +144,9 @@ def test_ctrl_c_finishes_the_step_and_leaves_a_run_that_goes_on(whole: Path, tmp
 
 
 def test_what_must_stay_is_refused_by_name_all_at_once(whole: Path) -> None:
-    config = compose.compose([f"ckpt={checkpoint.newest(whole)}"])
     with pytest.raises(ConfigError) as caught:
-        run.continued(config, ["optimizer.lr=0.5", "seed=3", "trainer.max_steps=50", "architecture.dropout=0.0"])
+        run.continued(
+            checkpoint.newest(whole), ["optimizer.lr=0.5", "seed=3", "trainer.max_steps=50", "architecture.dropout=0.0"]
+        )
     assert [problem.place for problem in caught.value.problems] == ["architecture.dropout", "optimizer.lr", "seed"]
     assert "cannot change in a run that is continued; it was 0.2" in str(caught.value)

@@ -27,7 +27,7 @@ def run(config: DictConfig) -> int:
     folder = Path(hydra.runtime.output_dir)
     try:
         if config.ckpt:
-            config = running.continued(config, list(config.get("overrides") or []))
+            config = running.continued(config.ckpt, list(config.get("overrides") or []))
         running.train(config, folder)
     except (Interrupted, KeyboardInterrupt):
         print(f"torchloom: stopped; go on with\n    torchloom train ckpt=last hydra.run.dir={folder}", file=sys.stderr)

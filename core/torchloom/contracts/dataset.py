@@ -113,4 +113,6 @@ class Dataset(ABC):
             UnsupportedError: This dataset cannot.
             DataError: An input cannot be read; names it.
         """
-        raise UnsupportedError(f"dataset {type(self).__name__} reads no inputs of your own; predict on one of its splits")
+        raise UnsupportedError(
+            f"dataset {type(self).__name__} reads no inputs of your own; predict on one of its splits"
+        )

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ReadonlyConfigError
 
 from torchloom import plugins
-from torchloom.compose import changed_keys, check, compose, continue_config, finish, to_plain
+from torchloom.composing import changed_keys, check, compose, continue_config, finish, to_plain
 from torchloom.errors import ConfigError, Problem
 
 TEXT = ["dataset=python_docs", "architecture=decoder", "objective=clm"]
@@ -23,7 +23,7 @@ def _toys(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     toys.copy_conf(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, "toy_conf", raising=False)
-    monkeypatch.setattr("torchloom.compose.CONFIG_MODULE", "toy_conf")
+    monkeypatch.setattr("torchloom.composing.CONFIG_MODULE", "toy_conf")
     with plugins.using(toys.make()):
         yield
 
@@ -136,7 +136,7 @@ def test_composing_works_inside_another_hydra_application(tmp_path: Path) -> Non
         import hydra
         from hydra.core.global_hydra import GlobalHydra
         from hydra.core.hydra_config import HydraConfig
-        from torchloom.compose import compose
+        from torchloom.composing import compose
 
         @hydra.main(version_base="1.3", config_path=None)
         def main(config):
@@ -161,7 +161,7 @@ def test_plugins_are_found_anew_in_worker_processes() -> None:
 
 
 def _compose_here(seed: int) -> tuple[int, str]:
-    from torchloom.compose import compose
+    from torchloom.composing import compose
 
     config = compose([f"seed={seed}"])
     return config.seed, config.architecture.name

@@ -9,7 +9,7 @@ import pytest
 import toys
 
 from torchloom import plugins
-from torchloom.compose import compose
+from torchloom.composing import compose
 from torchloom.errors import ConfigError, DuplicateComponentError, PluginError
 
 
@@ -19,7 +19,7 @@ def _toys(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     toys.copy_conf(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, "toy_conf", raising=False)
-    monkeypatch.setattr("torchloom.compose.CONFIG_MODULE", "toy_conf")
+    monkeypatch.setattr("torchloom.composing.CONFIG_MODULE", "toy_conf")
     with plugins.using(toys.make()):
         yield
 

@@ -9,7 +9,7 @@ from hydra.core.object_type import ObjectType
 from omegaconf import OmegaConf
 
 from torchloom import config_source, plugins
-from torchloom.compose import compose
+from torchloom.composing import compose
 from torchloom.config_source import RegistrySearchPath, RegistrySource
 from torchloom.errors import ConfigError
 

@@ -213,8 +213,8 @@ def test_using_puts_other_plugins_in_place_and_takes_them_away() -> None:
 def test_finding_plugins_and_composing_import_no_torch() -> None:
     code = """
         import sys
-        from torchloom import builtin, compose, config_source, plugins, registry, schema
-        config = compose.compose(["architecture=decoder", "dataset=python_docs", "objective=clm"])
+        from torchloom import builtin, composing, config_source, plugins, registry, schema
+        config = composing.compose(["architecture=decoder", "dataset=python_docs", "objective=clm"])
         assert config.architecture.name == "decoder"
         for component in registry.current().components():
             schema.describe(component)
