@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from hydra._internal.utils import get_args_parser
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_loader import ConfigLoader
 
 import torchloom
 from torchloom import app, configs, registry, schema
@@ -87,8 +87,7 @@ def _execute(command: Command, words: list[str]) -> int:
     try:
         wanted = plan(command, args, hydra.config_loader)
         if args.help:
-            args.overrides = [*wanted.overrides, f"hydra/help={_store_help(command)}"]
-            hydra.app_help(wanted.config_name, parser, args)
+            print(_help(command, hydra.config_loader))
         elif args.hydra_help:
             args.overrides = [line for line in wanted.overrides if line.startswith("hydra")]
             hydra.hydra_help(wanted.config_name, parser, args)
@@ -134,27 +133,25 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _store_help(command: Command) -> str:
-    """Give Hydra the template of a command's help, and return its name."""
+def _help(command: Command, loader: ConfigLoader) -> str:
+    """Return a command's help. Hydra's own composes a whole configuration first, and takes twice the time."""
     keys = [info for info in schema.describe_class(command.config) if info.name != OVERRIDES]
     if command.whole_run:
         keys += [info for group, cls in COMMON.items() for info in schema.describe_class(cls, f"{group}.")]
-    takes_groups = command.whole_run or OVERRIDES in command.keys
-    lines = [f"{command.component.summary}", "", f"Usage: {USAGE.format(command=command.name)}"]
+    lines = [command.component.summary, "", f"Usage: {USAGE.format(command=command.name)}"]
     if command.examples:
         lines += ["", "Examples:", *(f"  {example}" for example in command.examples)]
     if keys:
         lines += ["", "Keys:", *_columns([(f"{key.name}={_shown(key.default)}", key.doc) for key in keys])]
-    if takes_groups:
-        of = "" if command.whole_run else ", in place of the checkpoint's"
+    if command.whole_run or OVERRIDES in command.keys:
+        of = "" if command.whole_run else " in place of the checkpoint's"
         lines += [
             "",
-            f"Groups, each set by GROUP=NAME{of}; 'torchloom show GROUP/NAME' lists the keys GROUP.KEY of a choice:",
+            f"Groups, set by GROUP=NAME{of}; 'torchloom show GROUP/NAME' lists the keys GROUP.KEY of a choice:",
         ]
-    text = "\n".join(lines).replace("$", "$$") + ("\n\n$APP_CONFIG_GROUPS" if takes_groups else "\n")
-    node = {"app_name": "torchloom", "header": "", "footer": "", "template": f"{text}\nFlags:\n{FLAGS}"}
-    ConfigStore.instance().store(group="hydra/help", name="torchloom", node=node, provider="torchloom")
-    return "torchloom"
+        groups = [group for group in loader.list_groups("") if group != "hydra"]
+        lines += _columns([(group, ", ".join(loader.get_group_options(group))) for group in groups])
+    return "\n".join([*lines, "", "Flags:", FLAGS])
 
 
 def _shown(value: object) -> str:

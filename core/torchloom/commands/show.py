@@ -40,11 +40,11 @@ def run(config: DictConfig) -> int:
     known = registry.current()
     group = known.kind(word).group if word in known.kinds else word
     kind = known.group_kind(group) or known.kinds.get(word)
-    preset = _presets(group).get(name)
-    if preset is not None:
-        _show_preset(console, group, name, preset)
+    presets = _presets(group)
+    if name in presets:
+        _show_preset(console, group, name, presets)
     elif kind is None:
-        options = sorted(_presets(group))
+        options = sorted(presets)
         if not options:
             known.kind(word)  # says which kinds there are
         raise UnknownComponentError(
@@ -65,6 +65,7 @@ def _mend(word: str) -> str:
 def _show_component(console: Console, kind: Kind, component: Component) -> None:
     known = registry.current()
     supplier = known.supplier(component)
+    presets = _presets(kind.group)
     label = known.label(component)
     facts = {
         "summary": component.summary,
@@ -76,7 +77,7 @@ def _show_component(console: Console, kind: Kind, component: Component) -> None:
         "opens groups": ", ".join(f"{group} ({choice} unless chosen)" for group, choice in component.slots.items()),
         "needs": ", ".join(component.needs) + (f" (pip install '{component.extra}')" if component.extra else ""),
         "former names": ", ".join(component.aliases),
-        "presets": ", ".join(name for name in _presets(kind.group) if _base(kind.group, name) == component.name),
+        "presets": ", ".join(name for name in presets if _base(presets, name) == component.name),
     }
     _print_facts(console, f"{kind.name}/{label}", facts)
     fields = schema.describe(component)
@@ -92,9 +93,10 @@ def _show_component(console: Console, kind: Kind, component: Component) -> None:
     console.print(table)
 
 
-def _show_preset(console: Console, group: str, name: str, preset: ConfigResult) -> None:
+def _show_preset(console: Console, group: str, name: str, presets: dict[str, ConfigResult]) -> None:
+    preset = presets[name]
     facts = {
-        "starts from": _base(group, name) or "",
+        "starts from": _base(presets, name) or "",
         "supplied by": preset.provider.replace("main", "torchloom"),
         "choose with": f"{group}={name}",
     }
@@ -117,9 +119,8 @@ def _presets(group: str) -> dict[str, ConfigResult]:
     }
 
 
-def _base(group: str, name: str) -> str | None:
+def _base(presets: dict[str, ConfigResult], name: str) -> str | None:
     """Return the component that a preset starts from, through other presets if need be."""
-    presets = _presets(group)
     while name in presets:
         defaults = OmegaConf.select(presets[name].config, "defaults") or []
         bases = [one for one in defaults if isinstance(one, str) and one != "_self_"]
