@@ -11,6 +11,7 @@ from typing import Any, cast
 import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -226,17 +227,31 @@ def _examine(config: DictConfig, *, hooks: bool = True) -> tuple[dict[str, Any],
 def _resolve(config: DictConfig, problems: list[Problem]) -> dict[str, Any]:
     """Return the configuration without Hydra's node as plain containers, every interpolation filled in."""
     plain: dict[str, Any] = {}
-    for key in config:
-        node = config._get_node(key)
-        if key == "hydra":
-            continue
-        try:
-            whole = OmegaConf.is_config(node) and not cast(DictConfig, node)._is_none()
-            plain[str(key)] = OmegaConf.to_container(cast(DictConfig, node), resolve=True) if whole else config[key]
-        except OmegaConfBaseException as error:
-            place = getattr(error, "full_key", None) or str(key)
-            problems.append(Problem(place, _text(error)))
+    with _hydra_node_of(config):
+        for key in config:
+            node = config._get_node(key)
+            if key == "hydra":
+                continue
+            try:
+                whole = OmegaConf.is_config(node) and not cast(DictConfig, node)._is_none()
+                plain[str(key)] = OmegaConf.to_container(cast(DictConfig, node), resolve=True) if whole else config[key]
+            except OmegaConfBaseException as error:
+                place = getattr(error, "full_key", None) or str(key)
+                problems.append(Problem(place, _text(error)))
     return plain
+
+
+@contextlib.contextmanager
+def _hydra_node_of(config: DictConfig) -> Iterator[None]:
+    """Let `${hydra:...}` look into Hydra's node where it is still in the config; Hydra itself does so in a job only."""
+    holder = HydraConfig.instance()
+    before = holder.cfg
+    if "hydra" in config:
+        holder.cfg = OmegaConf.masked_copy(config, "hydra")  # type: ignore[assignment] # as HydraConfig.set_config does
+    try:
+        yield
+    finally:
+        holder.cfg = before
 
 
 def _examine_node(

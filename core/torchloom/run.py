@@ -75,6 +75,11 @@ def train(config: DictConfig, folder: str | Path) -> dict[str, Any]:
         Interrupted: The person stopped it; the newest checkpoint continues the run.
     """
     place = Path(folder)
+    if not config.ckpt and checkpoint.saved(place):
+        raise TorchloomError(
+            f"{place}: holds the checkpoints of a run already\n"
+            f"    go on with it by ckpt=last hydra.run.dir={place}, or choose another folder"
+        )
     _open_folder(place, config)
     if config.trainer.devices * config.trainer.num_nodes > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         return _train_in_processes(config, place)
@@ -246,8 +251,7 @@ def _train_here(config: DictConfig, folder: Path, summary: dict[str, Any]) -> No
         begun = time.perf_counter()
         try:
             with _stop_behind_step(run.trainer):
-                if content is not None:
-                    _rewind_loggers(run.trainer, content["global_step"])
+                _rewind_loggers(run.trainer, content["global_step"] if content is not None else -1)
                 run.trainer.fit(run.module, datamodule=run.data, ckpt_path=config.ckpt, weights_only=True)
         finally:
             _fill_summary(summary, run, time.perf_counter() - begun)
@@ -257,7 +261,7 @@ def _train_here(config: DictConfig, folder: Path, summary: dict[str, Any]) -> No
 
 
 def _rewind_loggers(trainer: pl.Trainer, step: int) -> None:
-    """Drop what was logged behind the checkpoint; the continued run logs it again."""
+    """Drop what was logged behind the checkpoint, which the run logs again; all of it where it begins anew."""
     if trainer.is_global_zero:
         for logger in trainer.loggers:
             rewind = getattr(logger, "rewind", None)

@@ -74,13 +74,11 @@ class CSVLogger(LightningLogger):
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """Drop the rows behind a step, which a resumed run will write again.
+        """Begin the file, or drop the rows behind a step, which a resumed run will write again.
 
         Args:
-            step: Optimiser steps that the checkpoint had taken; its own rows stay.
+            step: Optimiser steps that the checkpoint had taken; its own rows stay. -1 drops all.
         """
-        if not self.path.exists():
-            return
         self._columns = self._open()
         rows = self._read()
         kept = [row for row in rows if not row["step"] or int(row["step"]) <= step]
