@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One thread a test process: two of them share two cores better than four threads do.
+# One thread a test process: two of them share two cores better than four threads do. Test processes have no terminal,
+# so its width is given.
 PYTEST_WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest
+PYTEST := COLUMNS=120 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow lint types docs clean venv
