@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -170,7 +171,7 @@ class App(Hydra):
             ConfigError: The configuration is refused; nothing has been written.
         """
         config = self.compose_config(config_name, overrides, RunMode.RUN, with_log_configuration=True)
-        problems = check(config)
+        problems = [*check(config)] or _unwriteable(Path(config.hydra.run.dir))
         if problems:
             raise ConfigError(problems)
         config.hydra.mode = RunMode.RUN
@@ -186,3 +187,14 @@ class App(Hydra):
         callbacks.on_run_end(config=config, config_name=config_name, job_return=job)
         outcome: Outcome = job.return_value
         return outcome.code
+
+
+def _unwriteable(folder: Path) -> list[Problem]:
+    """Make a run's folder; return why that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return []
+    except OSError as error:
+        reason = f"{folder} cannot be written to: {error.strerror}"
+        return [Problem("hydra.run.dir", reason, "Choose another with hydra.run.dir=FOLDER")]

@@ -34,7 +34,7 @@ from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.contracts.training import Callback, Logger, Optimizer, Scheduler
 from torchloom.data import DataModule, mix
 from torchloom.errors import ConfigError, Problem
-from torchloom.module import TorchloomModule
+from torchloom.module import TorchloomModule, TrainingRows
 from torchloom.registry import Registry, current
 from torchloom.schema import to_config
 
@@ -253,7 +253,8 @@ def _misfits(
                         f"trainer.{key}", f"objective {config.objective.name!r} takes its own steps", "leave it out"
                     )
                 )
-    return [*problems, *objective.check(architecture)]
+    # An objective may look into the parts of an architecture only where its protocol is there.
+    return problems or list(objective.check(architecture))
 
 
 def _recompute_activations(block: nn.Module) -> None:
@@ -391,7 +392,7 @@ def make_trainer(
     built = [
         cast(Callback, build("callback", node)).build(folder, objective.monitor) for node in _chosen(config.callbacks)
     ]
-    callbacks: list[pl.Callback] = [*built, Progress(settings.progress)]
+    callbacks: list[pl.Callback] = [TrainingRows(), *built, Progress(settings.progress)]
     loggers = [cast(Logger, build("logger", node)).build(folder) for node in _chosen(config.logger)]
     arguments: dict[str, Any] = {
         "accelerator": settings.accelerator,
@@ -399,8 +400,9 @@ def make_trainer(
         "num_nodes": settings.num_nodes,
         "strategy": parallel.strategy(settings),
         "precision": settings.precision,
-        "max_epochs": settings.max_epochs if settings.max_epochs is not None else -1,
-        "max_steps": settings.max_steps if settings.max_steps is not None else -1,
+        # Epochs are handed on as steps: a Trainer limited by epochs does not go on exactly from within one.
+        "max_epochs": -1,
+        "max_steps": planned_steps(settings, len(data.loader("train"))),
         "check_val_every_n_epoch": settings.val_every_n_epochs,
         "limit_val_batches": 1.0 if len(data.loader("val")) else 0,
         "log_every_n_steps": settings.log_every_n_steps,

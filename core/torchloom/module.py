@@ -192,8 +192,8 @@ class TorchloomModule(pl.LightningModule):
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_mul_(gradients, factor)
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Write a row of training metrics every so many steps."""
+    def write_training_row(self) -> None:
+        """Write a row of training metrics if it is time."""
         step = self.trainer.global_step
         if step % self.log_every_n_steps == 0 and step != self._logged_step:
             self._logged_step = step
@@ -341,6 +341,19 @@ class TorchloomModule(pl.LightningModule):
         saved = checkpoint[KEY]
         self._meter.load_state(saved["meter"])
         self.results = dict(saved["results"])
+
+
+class TrainingRows(pl.Callback):
+    """Has the module write its rows before a checkpoint of the same step is written, which Lightning leaves to the last.
+
+    In the module's own hook, which comes behind all callbacks, a row would be lost by a kill between the two.
+    """
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write a row if it is time."""
+        cast(TorchloomModule, pl_module).write_training_row()
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], optimizer: Optimizer) -> list[dict[str, Any]]:

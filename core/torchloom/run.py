@@ -86,9 +86,15 @@ def train(config: DictConfig, folder: str | Path) -> dict[str, Any]:
     return work(config, place)
 
 
-def work(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """Do one process's part of `train` in a folder that is laid out already; see there for arguments and errors."""
-    summary = _new_summary(config)
+def work(config: DictConfig, folder: Path, **known: Any) -> dict[str, Any]:
+    """Do one process's part of `train` in a folder that is laid out already; see there for arguments and errors.
+
+    Args:
+        config: The run's configuration.
+        folder: Its folder.
+        **known: Entries of the summary that only the process that composed the configuration knows.
+    """
+    summary = {**_new_summary(config), **known}
     first = int(os.environ.get("RANK", "0")) == 0
     if first:
         write_json(folder / SUMMARY, summary)
@@ -99,7 +105,7 @@ def work(config: DictConfig, folder: Path) -> dict[str, Any]:
         summary.update(status="interrupted" if interrupted else "failed", error=describe(error))
         with contextlib.suppress(OSError):
             # Another process's summary is not written over: the first failure is the cause of the others.
-            if first or _read_summary(folder)["status"] == "running":
+            if first or read_summary(folder)["status"] == "running":
                 write_json(folder / SUMMARY, summary)
         if first:
             plugins.manager().run_finished(folder, summary)
@@ -233,7 +239,8 @@ def _sweep_job() -> int | None:
     return None
 
 
-def _read_summary(folder: Path) -> dict[str, Any]:
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return what a run's ``summary.json`` says."""
     return dict(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
 
 
@@ -356,11 +363,11 @@ def _train_in_processes(config: DictConfig, folder: Path) -> dict[str, Any]:
     finally:
         os.environ.clear()
         os.environ.update(environment)
-    return _read_summary(folder)
+    return read_summary(folder)
 
 
 def _cause_of_failure(folder: Path) -> str:
-    summary = _read_summary(folder)
+    summary = read_summary(folder)
     if summary["status"] == "running":
         summary.update(status="failed", error="a process of the run was killed")
         write_json(folder / SUMMARY, summary)

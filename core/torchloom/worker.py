@@ -19,7 +19,8 @@ def main(folder: Path) -> int:
 
     saved = composing.to_plain(OmegaConf.load(folder / run.CONFIG))
     try:
-        run.work(composing.continue_config(saved, []), folder)
+        known = {key: value for key, value in run.read_summary(folder).items() if key in ("name", "job")}
+        run.work(composing.continue_config(saved, []), folder, **known)
     except Interrupted:
         return 130
     except Exception as error:

@@ -13,17 +13,18 @@ import torch
 from torchloom import checkpoint, composing, run
 from torchloom.errors import CheckpointError, ConfigError
 
-STEPS = 44
+STEPS = 24
 SETTINGS = [
     "architecture.dropout=0.2",
     "dataset.augment=true",
     "dataset.batch_size=64",
     "optimizer=adamw",
     "scheduler=cosine",
-    f"trainer.max_steps={STEPS}",
+    "trainer.max_epochs=3",
+    "trainer.limit_train_batches=8",
     "trainer.log_every_n_steps=3",
     "trainer.progress=none",
-    "callbacks.checkpoint.every_n_steps=5",
+    "callbacks.checkpoint.every_n_steps=1",
     "callbacks.checkpoint.keep=100",
 ]
 
@@ -34,7 +35,7 @@ def rows(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 44 steps in epochs of 19, checkpoints at every fifth step and behind each validation."""
+    """A run of three epochs of eight steps, with a checkpoint at every step."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     run.train(composing.compose(SETTINGS), folder)
     return folder
@@ -53,8 +54,8 @@ def go_on(path: Path, folder: Path, *overrides: str) -> None:
     run.train(run.continued(path, overrides), folder)
 
 
-# 5: within an epoch; 19: behind the validation at an epoch's end; 20: first step of an epoch; 38, 40: later epochs.
-@pytest.mark.parametrize("step", [5, 19, 20, 38, 40])
+# 3 and 15: on a row; 5: between two; 8 and 16: behind an epoch's validation; 9 and 17: the first step of an epoch.
+@pytest.mark.parametrize("step", [3, 5, 8, 9, 15, 16, 17])
 def test_a_continued_run_has_the_rows_of_an_uninterrupted_one(whole: Path, tmp_path: Path, step: int) -> None:
     folder = tmp_path / "cut"
     go_on(cut_back(whole, folder, step), folder)
@@ -64,30 +65,36 @@ def test_a_continued_run_has_the_rows_of_an_uninterrupted_one(whole: Path, tmp_p
 
 
 def test_a_validation_within_an_epoch_is_not_lost_when_it_falls_on_a_checkpoint(tmp_path: Path) -> None:
-    settings = [*SETTINGS, "trainer.max_steps=24", "trainer.val_every_n_steps=5"]
+    settings = [*SETTINGS, "trainer.max_steps=18", "trainer.val_every_n_steps=5"]
     run.train(composing.compose(settings), tmp_path / "whole")
-    for step in (10, 15, 20):
+    for step in (5, 10, 15):
         folder = tmp_path / f"cut{step}"
         go_on(cut_back(tmp_path / "whole", folder, step), folder)
         assert rows(folder) == rows(tmp_path / "whole")
 
 
 def test_accumulated_steps_and_a_longer_limit(tmp_path: Path) -> None:
-    settings = [*SETTINGS, "trainer.accumulate_grad_batches=4", "trainer.max_steps=14", "scheduler=constant"]
+    settings = [
+        *SETTINGS,
+        "trainer.accumulate_grad_batches=4",
+        "trainer.max_epochs=20",
+        "trainer.max_steps=8",
+        "scheduler=constant",
+    ]
     run.train(composing.compose(settings), tmp_path / "long")
-    run.train(composing.compose([*settings, "trainer.max_steps=7"]), tmp_path / "short")
-    go_on(checkpoint.newest(tmp_path / "short"), tmp_path / "short", "trainer.max_steps=14")
+    run.train(composing.compose([*settings, "trainer.max_steps=5"]), tmp_path / "short")
+    go_on(checkpoint.newest(tmp_path / "short"), tmp_path / "short", "trainer.max_steps=8")
     assert rows(tmp_path / "short") == rows(tmp_path / "long")
 
 
 @pytest.mark.slow
 def test_a_compiled_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    settings = [*SETTINGS, "compile=true", "trainer.max_steps=24"]
+    settings = [*SETTINGS, "compile=true"]
     run.train(composing.compose(settings), tmp_path / "whole")
     folder = tmp_path / "cut"
     go_on(cut_back(tmp_path / "whole", folder, 10), folder)
     assert rows(folder) == rows(tmp_path / "whole")
-    state = torch.load(checkpoint.path_of(folder, 24), weights_only=True)["state_dict"]
+    state = torch.load(checkpoint.path_of(folder, STEPS), weights_only=True)["state_dict"]
     assert not [key for key in state if "_orig_mod" in key]
 
 
@@ -137,10 +144,10 @@ def test_ctrl_c_finishes_the_step_and_leaves_a_run_that_goes_on(whole: Path, tmp
     assert process.returncode == 130
     assert out.splitlines()[-1] == str(folder)
     assert f"torchloom: stopped; go on with\n    torchloom train ckpt=last hydra.run.dir={folder}\n" in errors
-    assert run._read_summary(folder)["status"] == "interrupted"
+    assert run.read_summary(folder)["status"] == "interrupted"
     go_on(checkpoint.newest(folder), folder)
     assert rows(folder) == rows(whole)
-    assert run._read_summary(folder)["status"] == "finished"
+    assert run.read_summary(folder)["status"] == "finished"
 
 
 def test_what_must_stay_is_refused_by_name_all_at_once(whole: Path) -> None:
