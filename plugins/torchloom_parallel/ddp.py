@@ -35,8 +35,17 @@ class DDP(Parallel):
         """Return the strategy of this process."""
         on_gpu = trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and torch.cuda.is_available())
         backend = ("nccl" if on_gpu else "gloo") if self.config.backend == "auto" else self.config.backend
-        return DDPStrategy(
+        return _Strategy(
             process_group_backend=backend,
             find_unused_parameters=self.config.find_unused_parameters,
             bucket_cap_mb=self.config.bucket_cap_mb,
         )
+
+
+class _Strategy(DDPStrategy):
+    def configure_ddp(self) -> None:
+        """Wrap the module; where several players take turns, a loss reaches the parameters of one of them alone."""
+        assert self.lightning_module is not None
+        if not self.lightning_module.automatic_optimization:
+            self._ddp_kwargs["find_unused_parameters"] = True
+        super().configure_ddp()

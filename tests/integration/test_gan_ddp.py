@@ -61,13 +61,10 @@ def by_hand() -> dict[str, torch.Tensor]:
         Loader(dataset.split("train"), BATCH, training=True, seed=config.seed, rank=rank, world=WORLD)
         for rank in range(WORLD)
     ]
-    for step in range(STEPS):
-        epoch, number = divmod(step, len(loaders[0]))
-        if number == 0:
-            epochs = [list(loader) for loader in loaders]
-        sources = [torch.Generator().manual_seed(mix(config.seed, epoch, number, rank)) for rank in range(WORLD)]
-        for batches, source in zip(epochs, sources, strict=True):
-            real = batches[number]["image"].double() * 2 - 1
+    for number, batches in zip(range(STEPS), zip(*loaders, strict=True), strict=False):
+        sources = [torch.Generator().manual_seed(mix(config.seed, 0, number, rank)) for rank in range(WORLD)]
+        for batch, source in zip(batches, sources, strict=True):
+            real = batch["image"].double() * 2 - 1
             fake = generator(torch.randn(SHARE, 100, generator=source, dtype=torch.float64)).detach()
             loss = bce(discriminator(real), ones) + bce(discriminator(fake), zeros)
             (loss / WORLD).backward()
