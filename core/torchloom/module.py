@@ -6,6 +6,7 @@ that accumulation over ragged batches and data-parallel training give exactly th
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -320,6 +321,8 @@ class TorchloomModule(pl.LightningModule):
                 torch.autograd.grad(loss, [p for p in self.model.parameters() if p.requires_grad], allow_unused=True)
         except Exception as error:
             self.model._compiled_call_impl = None
+            # Written down, so that a continued run does the same even where compiling works.
+            self.compile_model, self.record = False, dataclasses.replace(self.record, compile=False)
             cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             warnings.warn(f"the model runs uncompiled: torch.compile failed: {cause}", RuntimeWarning, stacklevel=2)
         with torch.no_grad():

@@ -24,7 +24,7 @@ class TrainConfig(RunConfig):
     Example:
         torchloom train experiment=cnn
         torchloom train architecture=lstm dataset=python_docs optimizer.lr=3e-4
-        torchloom train -m architecture=cnn,vgg16_transfer seed=1,2,3
+        torchloom train -m experiment=lstm architecture=rnn,gru,lstm seed=1,2
         torchloom train ckpt=last trainer.max_epochs=20
         torchloom train sweep.resume=FOLDER
     """
