@@ -12,6 +12,7 @@ def run(config: DictConfig) -> int:
 
     The results are also written as JSON, to ``out`` or into the run's folder as ``evaluate-<split>.json``.
     """
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -21,10 +22,12 @@ def run(config: DictConfig) -> int:
 
     loaded = load(config.ckpt, list(config.overrides))
     values, tables = loaded.evaluate(config.split)
-    table = Table("metric", "value", title=f"{config.ckpt} on {config.split}, step {loaded.step}")
+    console = Console()
+    console.print(f"{config.ckpt}, step {loaded.step}, on {config.split}", soft_wrap=True, highlight=False)
+    table = Table("metric", "value", box=SIMPLE_HEAD)
     for name, value in values.items():
         table.add_row(name, f"{value:.6g}")
-    Console().print(table)
+    console.print(table)
     folder = Path(config.ckpt) if Path(config.ckpt).is_dir() else checkpoint.run_folder(Path(config.ckpt))
     out = Path(config.out) if config.out else folder / f"evaluate-{config.split}.json" if folder else None
     if out is not None:

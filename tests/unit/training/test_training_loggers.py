@@ -72,9 +72,9 @@ def test_rewind_drops_the_rows_behind_the_step_and_goes_on(tmp_path):
     assert text(tmp_path) == "epoch,step,loss\n0,1,0.5\n0,2,1.0\n0,2,1.0\n0,3,9.0\n"
 
 
-def test_rewind_of_a_run_that_logged_nothing_does_nothing(tmp_path):
-    logger_in(tmp_path).rewind(5)
-    assert list(tmp_path.iterdir()) == []
+def test_rewind_begins_the_file_of_a_run_that_logged_nothing(tmp_path):
+    logger_in(tmp_path).rewind(-1)
+    assert (tmp_path / "metrics.csv").read_text() == "epoch,step\n"
 
 
 @settings(max_examples=40, deadline=None)
