@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,4 +33,6 @@ def torchloom_run_finished(folder: Path, summary: dict[str, Any]) -> None:
     if "jobs" in summary or summary.get("job") is None:
         from torchloom_report.page import write_report
 
-        write_report(folder, summary=summary)
+        page = write_report(folder, summary=summary)
+        if "jobs" in summary:
+            print(f"report: {page}", file=sys.stderr)
