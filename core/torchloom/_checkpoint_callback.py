@@ -33,7 +33,7 @@ class Checkpointing(Checkpoint):
 
     Attributes:
         interrupted: Set from a signal handler; the run then stops behind the current step, with a checkpoint.
-        best_path: The best checkpoint by the monitored metric, or None while there is none.
+        best_path: The best checkpoint by the monitored metric, of equal ones the newest, or None while there is none.
     """
 
     def __init__(self, config: CheckpointConfig, folder: Path, monitor: tuple[str, bool]) -> None:
@@ -83,8 +83,9 @@ class Checkpointing(Checkpoint):
             return
         value = trainer.callback_metrics.get(self.metric)
         score = float(value) if isinstance(value, Tensor) else None
+        # Of equal ones the newest: accuracies on few examples are often equal, and longer training then tells.
         is_best = score is not None and (
-            self.best_score is None or (score > self.best_score if self.larger_is_better else score < self.best_score)
+            self.best_score is None or (score >= self.best_score if self.larger_is_better else score <= self.best_score)
         )
         if is_best:
             self.best_score, self.best_step = score, trainer.global_step

@@ -85,4 +85,6 @@ class CheckpointConfig:
         None, "Optimiser steps between checkpoints, beside the one after each validation.", ge=1
     )
     keep: int = option(2, "Newest checkpoints kept; with two, one cut short by a crash still leaves another.", ge=1)
-    save_best: bool = option(True, "Also keep the best one by the objective's metric, as best.ckpt.")
+    save_best: bool = option(
+        True, "Also keep the best one by the objective's metric, of equal ones the newest, as best.ckpt."
+    )
