@@ -1,10 +1,15 @@
 """What torchloom costs a step, beside a bare Lightning Trainer and a loop written by hand.
 
-All three train the same model on the same batches with the same optimiser and clipping. torchloom runs as a person runs it:
-Rich bar, rows of metrics in a CSV file, a checkpoint every hundred steps. Validation is left out everywhere. The three take
-turns in one process; the figures are medians over the turns, and ratios are taken turn by turn.
+All train the same model on the same data with the same optimiser and clipping. torchloom runs as a person runs it: Rich
+bar, rows of metrics in a CSV file, a checkpoint every hundred steps. The others read the data by torch's DataLoader, as
+such loops do; one more loop by hand takes torchloom's own batches, so that the loader's part can be told from the
+rest. Validation is left out everywhere.
 
-    python benchmarks/overhead.py [--turns 9] [--steps 200] > benchmarks/results/overhead.md
+They run side by side in one process and hand each other the machine every ten steps, so that its moods strike
+all of them alike. Times are summed over laps of a hundred steps, each with its one checkpoint; ratios are taken lap by
+lap, and their medians reported.
+
+    python benchmarks/overhead.py > benchmarks/results/overhead.md
 """
 
 from __future__ import annotations
@@ -13,10 +18,11 @@ import argparse
 import os
 import platform
 import statistics
-import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +30,59 @@ os.environ["FORCE_COLOR"] = "1"  # the bar is drawn although standard error is n
 
 import pytorch_lightning as pl
 import torch
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from torchloom import assembly, composing, run
+from torchloom.contracts.dataset import EpochKey
 
-WARM_UP = 20
+BLOCK, LAP = 10, 100
 CASES = {
-    "cnn": ["experiment=cnn"],
+    "cnn": ["architecture=cnn", "dataset=digits"],
     "decoder": ["experiment=llm"],
 }
 
 
-class Clock(pl.Callback):
-    """Notes the time behind each step; the same for both Trainers."""
+class Relay:
+    """Lets one of several threads run at a time, in turn."""
 
-    def __init__(self) -> None:
-        self.times: list[float] = []
+    def __init__(self, runners: int) -> None:
+        self.runners, self.turn, self.condition = runners, 0, threading.Condition()
+
+    def wait(self, runner: int) -> None:
+        with self.condition:
+            self.condition.wait_for(lambda: self.turn == runner)
+
+    def hand_over(self) -> None:
+        with self.condition:
+            self.turn = (self.turn + 1) % self.runners
+            self.condition.notify_all()
+
+
+class Clock(pl.Callback):
+    """Times every ten steps of one runner and then lets the next one run; the same for all of them."""
+
+    def __init__(self, relay: Relay, runner: int) -> None:
+        self.relay, self.runner = relay, runner
+        self.steps = 0
+        self.blocks: list[float] = []
+        self.started = 0.0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps % BLOCK == 0:
+            self.blocks.append(time.perf_counter() - self.started)
+            self.relay.hand_over()
+            self.relay.wait(self.runner)
+            self.started = time.perf_counter()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self.times.append(time.perf_counter())
+        self.step()
+
+    def laps(self) -> list[float]:
+        """Seconds a step of each lap; the first is warm-up, and the last is cut off by the end."""
+        size = LAP // BLOCK
+        sums = [sum(self.blocks[at : at + size]) / LAP for at in range(0, len(self.blocks), size)]
+        return sums[1:-1]
 
 
 class Bare(pl.LightningModule):
@@ -72,51 +113,56 @@ def settings(case: str, steps: int) -> Any:
     )
 
 
-def per_step(times: list[float]) -> float:
-    return (times[-1] - times[WARM_UP]) / (len(times) - 1 - WARM_UP)
-
-
-def torchloom_run(case: str, steps: int) -> float:
-    with tempfile.TemporaryDirectory() as folder, run._quiet():
+def torchloom_run(case: str, steps: int, clock: Clock) -> None:
+    with tempfile.TemporaryDirectory() as folder:
         made = assembly.assemble(settings(case, steps), Path(folder))
-        clock = Clock()
         made.trainer.callbacks.append(clock)
         made.trainer.fit(made.module, datamodule=made.data)
-    return per_step(clock.times)
 
 
 def parts(case: str, steps: int) -> tuple[assembly.Run, torch.optim.Optimizer, float | None]:
     config = settings(case, steps)
-    with tempfile.TemporaryDirectory() as folder, run._quiet():
+    with tempfile.TemporaryDirectory() as folder:
         made = assembly.assemble(config, Path(folder))
     return made, made.module.configure_optimizers()[0], config.trainer.gradient_clip
 
 
-def lightning_run(case: str, steps: int) -> float:
-    made, optimizer, clip = parts(case, steps)
-    clock = Clock()
-    with run._quiet():
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_steps=steps,
-            gradient_clip_val=clip,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[clock],
-        )
-        trainer.fit(Bare(made.network, optimizer), made.data.loader("train"))
-    return per_step(clock.times)
+def dataloader(made: assembly.Run) -> DataLoader[Any]:
+    """The same examples through torch's own DataLoader, an example at a time."""
+    loader = made.data.loader("train")
+    examples = loader.split.batch(torch.arange(len(loader.split)), EpochKey(0, 0))
+    names = list(examples)
+    return DataLoader(
+        TensorDataset(*examples.values()),
+        batch_size=loader.batch_size,
+        shuffle=True,
+        drop_last=True,
+        collate_fn=lambda rows: dict(zip(names, default_collate(rows), strict=True)),
+    )
 
 
-def hand_run(case: str, steps: int) -> float:
+def lightning_run(case: str, steps: int, clock: Clock) -> None:
     made, optimizer, clip = parts(case, steps)
-    model, objective, loader = made.network.model, made.network.objective, made.data.loader("train")
-    times: list[float] = []
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=steps,
+        gradient_clip_val=clip,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[clock],
+    )
+    trainer.fit(Bare(made.network, optimizer), dataloader(made))
+
+
+def hand_run(case: str, steps: int, clock: Clock, *, own_loader: bool = True) -> None:
+    made, optimizer, clip = parts(case, steps)
+    model, objective = made.network.model, made.network.objective
+    loader = dataloader(made) if own_loader else made.data.loader("train")
     model.train()
-    while len(times) < steps:
+    while clock.steps < steps:
         for batch in loader:
             loss = objective.loss(model(**objective.inputs(batch)), batch)
             optimizer.zero_grad()
@@ -124,44 +170,58 @@ def hand_run(case: str, steps: int) -> float:
             if clip is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
-            times.append(time.perf_counter())
-            if len(times) == steps:
+            clock.step()
+            if clock.steps == steps:
                 break
-    return per_step(times)
+
+
+RUNNERS: dict[str, Callable[[str, int, Clock], None]] = {
+    "torchloom": torchloom_run,
+    "bare Lightning": lightning_run,
+    "hand-written loop": hand_run,
+    "the same on torchloom's loader": partial(hand_run, own_loader=False),
+}
+
+
+def measure(case: str, steps: int) -> dict[str, list[float]]:
+    """Run them side by side and return the laps of each."""
+    relay = Relay(len(RUNNERS))
+    clocks = {name: Clock(relay, number) for number, name in enumerate(RUNNERS)}
+
+    def start(name: str) -> None:
+        relay.wait(clocks[name].runner)
+        RUNNERS[name](case, steps, clocks[name])
+        relay.hand_over()
+
+    threads = [threading.Thread(target=start, args=(name,)) for name in RUNNERS]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {name: clock.laps() for name, clock in clocks.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--laps", type=int, default=11, help="laps of a hundred steps that are counted")
+    parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
     options = parser.parse_args()
-    contenders: dict[str, Callable[[str, int], float]] = {
-        "torchloom": torchloom_run,
-        "bare Lightning": lightning_run,
-        "hand-written loop": hand_run,
-    }
     print("# Cost of a training step\n")
     print(
-        f"`python benchmarks/overhead.py --turns {options.turns} --steps {options.steps}`, {platform.machine()}, "
+        f"`python benchmarks/overhead.py --laps {options.laps}`: {options.laps} laps of {LAP} steps, {platform.machine()}, "
         f"{os.cpu_count()} cores, torch {torch.__version__}, pytorch-lightning {pl.__version__}, "
         f"Python {platform.python_version()}.\n"
     )
-    print("| model | torchloom | bare Lightning | hand-written loop | to bare Lightning | to the hand-written loop |")
-    print("|---|---|---|---|---|---|")
-    for case in CASES:
-        turns = []
-        for turn in range(options.turns):
-            # Each turn begins with another contender, so that a slow drift of the machine favours none.
-            order = list(contenders)[turn % 3 :] + list(contenders)[: turn % 3]
-            took = {name: contenders[name](case, options.steps) for name in order}
-            turns.append(took)
-            print(case, turn, {name: round(value * 1e3, 3) for name, value in took.items()}, file=sys.stderr)
-        medians = {name: statistics.median(turn[name] for turn in turns) * 1e3 for name in contenders}
-        ratios = {name: sorted(turn["torchloom"] / turn[name] for turn in turns) for name in list(contenders)[1:]}
-        cells = [f"{medians[name]:.2f} ms" for name in contenders]
-        cells += [
-            f"{statistics.median(values):.3f} ({values[0]:.3f} to {values[-1]:.3f})" for values in ratios.values()
-        ]
+    others = list(RUNNERS)[1:]
+    print(f"| model | {' | '.join(RUNNERS)} | {' | '.join(f'torchloom to {name}' for name in others)} |")
+    print("|---" * (1 + len(RUNNERS) + len(others)) + "|")
+    for case in options.models:
+        with run._quiet():
+            laps = measure(case, (options.laps + 2) * LAP)
+        cells = [f"{statistics.median(laps[name]) * 1e3:.2f} ms" for name in RUNNERS]
+        for other in others:
+            ratios = sorted(ours / theirs for ours, theirs in zip(laps["torchloom"], laps[other], strict=True))
+            cells.append(f"{statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
         print(f"| {case} | {' | '.join(cells)} |")
 
 

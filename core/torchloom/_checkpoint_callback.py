@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from torchloom import checkpoint
 from torchloom.configs import CheckpointConfig
 from torchloom.contracts.training import Callback
 from torchloom.errors import Interrupted
+
+_SECONDS_BETWEEN_EPOCHS = 10.0
 
 
 class CheckpointCallback(Callback):
@@ -44,6 +47,7 @@ class Checkpointing(Checkpoint):
         self.best_step: int | None = None
         self.interrupted = False
         self._saved_step = -1
+        self._saved_at = time.monotonic()
 
     @property
     def best_path(self) -> Path | None:
@@ -92,15 +96,18 @@ class Checkpointing(Checkpoint):
         self.save(trainer, best=is_best and self.config.save_best)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save at the end of an epoch that was not validated."""
-        if trainer.global_step != self._saved_step:
+        """Save at the end of an epoch that was not validated, unless short epochs would then do little else."""
+        ended = trainer.global_step >= trainer.max_steps
+        if trainer.global_step != self._saved_step and (
+            ended or time.monotonic() - self._saved_at > _SECONDS_BETWEEN_EPOCHS
+        ):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer, *, best: bool = False) -> None:
         """Write the current step's checkpoint and remove those beyond the number kept."""
         path = checkpoint.path_of(self.folder, trainer.global_step)
         checkpoint.write(trainer, path)
-        self._saved_step = trainer.global_step
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         if not trainer.is_global_zero:
             return
         if best:

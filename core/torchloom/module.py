@@ -140,6 +140,22 @@ class TorchloomModule(pl.LightningModule):
         self._total_steps = 1
         self._deferred = False
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the name of each running hook here, 45 times a step; torch's way of setting an attribute of a
+        # module, which looks for parameters, took a tenth of a millisecond a step for it.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def _apply_batch_transfer_handler(
+        self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0
+    ) -> Any:
+        # A loader's batches are on the CPU already; Lightning's hooks around the transfer cost more than a small step's loss.
+        if self.device.type == "cpu":
+            return batch
+        return super()._apply_batch_transfer_handler(batch, device, dataloader_idx)
+
     # Training
 
     def on_fit_start(self) -> None:
@@ -194,7 +210,11 @@ class TorchloomModule(pl.LightningModule):
         torch._foreach_mul_(gradients, factor)
 
     def write_training_row(self) -> None:
-        """Write a row of training metrics if it is time."""
+        """Write a row of training metrics if it is time.
+
+        A callback calls it, so that the row is there before a checkpoint of the same step is written, which Lightning leaves
+        to the last of the callbacks; in the module's own hook, which comes behind, a kill between the two would lose it.
+        """
         step = self.trainer.global_step
         if step % self.log_every_n_steps == 0 and step != self._logged_step:
             self._logged_step = step
@@ -344,19 +364,6 @@ class TorchloomModule(pl.LightningModule):
         saved = checkpoint[KEY]
         self._meter.load_state(saved["meter"])
         self.results = dict(saved["results"])
-
-
-class TrainingRows(pl.Callback):
-    """Has the module write its rows before a checkpoint of the same step is written, which Lightning leaves to the last.
-
-    In the module's own hook, which comes behind all callbacks, a row would be lost by a kill between the two.
-    """
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Write a row if it is time."""
-        cast(TorchloomModule, pl_module).write_training_row()
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], optimizer: Optimizer) -> list[dict[str, Any]]:

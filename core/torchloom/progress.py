@@ -12,12 +12,14 @@ from rich.progress import Progress as RichProgress
 
 from torchloom.module import TorchloomModule
 
-_REFRESH_SECONDS = 0.2
+_REFRESH_SECONDS = 0.5
 _LINE_SECONDS = 10.0
 
 
 class Progress(pl.Callback):
-    """Shows steps, the newest metrics and the time left, on standard error; one look at the clock a step otherwise.
+    """Shows steps, the newest metrics and the time left, on standard error, and sees to it that metrics are written.
+
+    It is one callback because Lightning asks every callback at every hook, which costs a small step dear.
 
     Attributes:
         seconds: Time spent on training batches so far, validations and start-up left out.
@@ -53,7 +55,9 @@ class Progress(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Refresh if it is time."""
+        """Have a row of metrics written and the bar refreshed, each if it is time."""
+        if isinstance(pl_module, TorchloomModule):
+            pl_module.write_training_row()
         now = time.perf_counter()
         if now >= self._next:
             self._show(trainer, pl_module, now)

@@ -16,7 +16,8 @@ from torchloom.contracts.objective import LossSum, ManualObjective, Model, Objec
 from torchloom.contracts.spec import ImageSpec
 from torchloom.contracts.training import Optimizer, Scheduler
 from torchloom.data import DataModule
-from torchloom.module import Meter, TorchloomModule, TrainingRows, parameter_groups
+from torchloom.module import Meter, TorchloomModule, parameter_groups
+from torchloom.progress import Progress
 
 SPEC = ImageSpec(1, 2, 2)
 
@@ -116,7 +117,7 @@ def fit(
         devices=1,
         max_epochs=epochs,
         logger=rows,
-        callbacks=[TrainingRows()],
+        callbacks=[Progress("none")],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
