@@ -254,7 +254,7 @@ def _build(folder: Path, record: dict[str, Any], gaps: list[str]) -> Run:
         size += f" ({trainable:,} trainable)"
     overrides = record.get("overrides")
     components = {
-        kind: _text(part["name"] if "name" in (part := _mapping(choice)) else choice)
+        kind: ", ".join(map(_chosen, choice)) if isinstance(choice, list) else _chosen(choice)
         for kind, choice in _mapping(record.get("components")).items()
     }
     run = Run(
@@ -411,3 +411,8 @@ def _moment(value: Any) -> str:
     except (TypeError, ValueError, OverflowError, OSError):
         return _text(value)
     return f"{moment:%Y-%m-%d %H:%M} {moment.tzname() or ''}".strip()
+
+
+def _chosen(choice: Any) -> str:
+    """Return a chosen component's name."""
+    return _text(_mapping(choice).get("name", choice))

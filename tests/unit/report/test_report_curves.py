@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,3 +123,18 @@ def test_long_sample_is_cut_and_says_so(tmp_path: Path, make_run: Any, make_summ
     found = read(folder)
     assert isinstance(found, Run)
     assert [(text.name, len(text.text), text.left_out) for text in found.texts] == [("a.txt", 4_000, 1_001)]
+
+
+def test_several_components_of_a_kind_are_named_one_after_the_other(tmp_path: Path) -> None:
+    chosen = {
+        "callbacks": [
+            {"name": "checkpoint", "distribution": "torchloom"},
+            {"name": "samples", "distribution": "other"},
+        ],
+        "logger": [],
+        "dataset": {"name": "digits", "distribution": "torchloom"},
+    }
+    (tmp_path / "summary.json").write_text(json.dumps({"status": "finished", "components": chosen}))
+    run = read(tmp_path)
+    assert isinstance(run, Run)
+    assert run.components == {"callbacks": "checkpoint, samples", "logger": "", "dataset": "digits"}
