@@ -164,17 +164,27 @@ class App(Hydra):
         except HYDRA_ERRORS as error:
             raise composing.diagnose(overrides, error, config_name or composing.PRIMARY) from error
 
-    def run_one(self, config_name: str, task: Task, overrides: list[str], check: Check) -> int:
+    def run_one(self, config_name: str, task: Task, overrides: list[str], check: Check, *, writes: bool) -> int:
         """Run a command once and return its exit code.
+
+        Args:
+            config_name: Name of the primary configuration.
+            task: What to run.
+            overrides: Overrides of it.
+            check: Finds what is wrong with the composed configuration.
+            writes: Whether it has a folder; without one it needs nothing of what Hydra lays out for a job.
 
         Raises:
             ConfigError: The configuration is refused; nothing has been written.
         """
         config = self.compose_config(config_name, overrides, RunMode.RUN, with_log_configuration=True)
-        problems = [*check(config)] or _unwriteable(Path(config.hydra.run.dir))
+        problems = [*check(config)] or (_unwriteable(Path(config.hydra.run.dir)) if writes else [])
         if problems:
             raise ConfigError(problems)
         config.hydra.mode = RunMode.RUN
+        if not writes:
+            HydraConfig.instance().set_config(config)
+            return task(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])).code
         callbacks = Callbacks(config)
         callbacks.on_run_start(config=config, config_name=config_name)
         job = run_job(

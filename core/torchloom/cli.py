@@ -103,7 +103,7 @@ def _execute(command: Command, words: list[str]) -> int:
             return sweep.run(hydra, command.name, wanted)
         else:
             task = Task(command.name, whole_run=wanted.whole_run)
-            return hydra.run_one(wanted.config_name, task, wanted.overrides, wanted.check)
+            return hydra.run_one(wanted.config_name, task, wanted.overrides, wanted.check, writes=wanted.writes)
     finally:
         hydra.close()
     return 0
