@@ -177,7 +177,7 @@ class App(Hydra):
         Raises:
             ConfigError: The configuration is refused; nothing has been written.
         """
-        config = self.compose_config(config_name, overrides, RunMode.RUN, with_log_configuration=True)
+        config = self.compose_config(config_name, overrides, RunMode.RUN, with_log_configuration=writes)
         problems = [*check(config)] or (_unwriteable(Path(config.hydra.run.dir)) if writes else [])
         if problems:
             raise ConfigError(problems)
