@@ -1,0 +1,5 @@
+"""What this room supplies, by name. Light."""
+
+from torchloom import Component
+
+COMPONENTS: list[Component] = []
