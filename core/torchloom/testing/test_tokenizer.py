@@ -29,6 +29,13 @@ class TestTokenizer:
         assert ids.min() >= 0
         assert ids.max() < tokenizer.vocab_size
 
+    def test_many_texts_are_encoded_as_each_is(self, component: Component) -> None:
+        tokenizer = trained_tokenizer(component)
+        texts = [PIECE, "", PIECE[:100]]
+        ids = tokenizer.encode_batch(texts)
+        assert all(one.dtype.kind in "iu" for one in ids)
+        assert [one.tolist() for one in ids] == [tokenizer.encode(text).tolist() for text in texts]
+
     def test_decoding_and_encoding_settle(self, component: Component) -> None:
         """A tokenizer may lose something of a text, spacing for example, but only once."""
         tokenizer = trained_tokenizer(component)
