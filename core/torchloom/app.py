@@ -24,19 +24,16 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import run_job
-from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from torchloom import checkpoint, composing, config_source, registry
+from torchloom.checking import HYDRA_ERRORS
+from torchloom.configs import RootConfig, RunConfig
 from torchloom.errors import CheckpointError, ConfigError, Problem, TorchloomError
 
 INTERRUPTED = 130
 """Exit code of a program ended by Ctrl-C, by the shells' convention."""
-
-HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
-"""What Hydra raises for a configuration that it cannot compose."""
 
 Check = Callable[[DictConfig], Sequence[Problem]]
 """Returns everything that is wrong with a composed configuration."""
@@ -61,12 +58,12 @@ class Task:
 
     Attributes:
         command: Name of the command.
-        whole_run: Whether the configuration is a run's, and goes to the command as `torchloom.composing` would give it.
+        composed: Whether it is composed of components, and goes to the command as `torchloom.composing` would give it.
         resume: Whether a job whose folder holds a whole checkpoint goes on from it.
     """
 
     command: str
-    whole_run: bool = False
+    composed: bool = False
     resume: bool = False
 
     def __call__(self, config: DictConfig) -> Outcome:
@@ -90,7 +87,10 @@ class Task:
             with contextlib.suppress(CheckpointError):  # there is none, or no whole one: the job begins again
                 newest = checkpoint.newest(Path(HydraConfig.get().runtime.output_dir))
                 return OmegaConf.create({"ckpt": str(newest), "overrides": []})
-        return composing.finish(config) if self.whole_run else config
+        if not self.composed:
+            return config
+        known = registry.current()
+        return composing.finish(config, known.config_class(known.get("command", self.command)))
 
 
 def report(error: BaseException) -> int:
@@ -109,7 +109,13 @@ def report(error: BaseException) -> int:
 
 
 class App(Hydra):
-    """One Hydra application."""
+    """One Hydra application.
+
+    Attributes:
+        root: Class of the root keys of what it composes; None where that has keys of a command only.
+    """
+
+    root: type[RootConfig] | None = None
 
     @classmethod
     def create(cls, name: str, *, config_path: str | None = None, config_dir: str | None = None) -> App:
@@ -162,7 +168,7 @@ class App(Hydra):
         except TorchloomError:
             raise
         except HYDRA_ERRORS as error:
-            raise composing.diagnose(overrides, error, config_name or composing.PRIMARY) from error
+            raise composing.diagnose(overrides, error, config_name or RunConfig.primary, self.root) from error
 
     def run_one(self, config_name: str, task: Task, overrides: list[str], check: Check, *, writes: bool) -> int:
         """Run a command once and return its exit code.

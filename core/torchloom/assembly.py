@@ -24,7 +24,6 @@ import torchloom
 from torchloom import plugins
 from torchloom.checkpoint import Record
 from torchloom.component import Kind
-from torchloom.composing import to_plain
 from torchloom.configs import TrainerConfig
 from torchloom.contracts.architecture import Architecture
 from torchloom.contracts.attention import Attention
@@ -38,7 +37,7 @@ from torchloom.data import DataModule, mix
 from torchloom.errors import ConfigError, Problem
 from torchloom.module import TorchloomModule
 from torchloom.registry import Registry, current
-from torchloom.schema import to_config
+from torchloom.schema import to_config, to_plain
 
 DEFAULT_EPOCHS = 10
 _STEPS_WORTH_COMPILING_ON_CPU = 50_000

@@ -50,6 +50,7 @@ class Kind:
         many: Whether several may be chosen at once (``callbacks=[checkpoint,samples]``); each then sits under its own
             name, ``callbacks.checkpoint.every_n_steps=100``.
         configurable: Whether it has a config group at all (commands have none).
+        command: Command in whose configuration it is a group.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Kind:
     group: str = ""
     many: bool = False
     configurable: bool = True
+    command: str = "train"
 
     def __post_init__(self) -> None:
         if not self.group:

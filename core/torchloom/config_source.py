@@ -14,11 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from torchloom import plugins, registry, schema
 from torchloom.component import Component
-from torchloom.configs import RunConfig, SweepConfig
+from torchloom.configs import RootConfig, RunConfig, SweepConfig
 from torchloom.errors import ConfigError, DuplicateComponentError, Problem
 
 RUN = "run"
-"""Config that holds the root keys of a run; the primary config includes it."""
+"""Config that holds the root keys of a run; its primary config includes it, as another command's includes the command."""
 
 
 class RegistrySource(ConfigSource):
@@ -37,8 +37,9 @@ class RegistrySource(ConfigSource):
             PluginError: Its config class cannot be imported.
         """
         path = _normal(config_path)
-        if path == RUN:
-            return ConfigResult(self.provider, "registry://", run_node(), {"package": None})
+        root = _root(path)
+        if root is not None:
+            return ConfigResult(self.provider, "registry://", root_node(root), {"package": None})
         group, _, name = path.rpartition("/")
         known = registry.current()
         component = known.get(group, name)
@@ -69,7 +70,7 @@ class RegistrySource(ConfigSource):
         group, _, name = path.rpartition("/")
         known = registry.current()
         kind = known.group_kind(group)
-        own = path == RUN or (kind is not None and known.has(kind.name, name))
+        own = _root(path) is not None or (kind is not None and known.has(kind.name, name))
         _refuse_second(path, own)
         return own
 
@@ -102,15 +103,27 @@ def register() -> None:
     hydra_plugins.register(RegistrySearchPath)
 
 
-def run_node() -> DictConfig:
-    """Return the root keys of a run with their defaults."""
-    return OmegaConf.create({**schema.to_plain(RunConfig()), "sweep": schema.to_plain(SweepConfig())})
+def root_node(root: type[RootConfig] = RunConfig) -> DictConfig:
+    """Return the keys at the root of a configuration with their defaults."""
+    keys = {info.name: info.default for info in schema.describe_class(root)}
+    return OmegaConf.create({**keys, "sweep": schema.to_plain(SweepConfig())} if issubclass(root, RunConfig) else keys)
 
 
 def run_name(choices: Mapping[str, str | None]) -> str:
     """Return the word that a run's folder is called after: the chosen experiment's, else the architecture's."""
     name = choices.get("experiment") or choices.get("architecture") or "run"
     return name.replace("/", "-").replace(":", "-")  # what no file system takes
+
+
+def _root(path: str) -> type[RootConfig] | None:
+    """Return the class of the root keys that a path names: ``run``, or a command that composes something else."""
+    if path == RUN:
+        return RunConfig
+    known = registry.current()
+    if "/" in path or not known.has("command", path):
+        return None
+    config = known.config_class(known.get("command", path))
+    return config if issubclass(config, RootConfig) else None
 
 
 def _normal(config_path: str) -> str:

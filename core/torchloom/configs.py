@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torchloom.options import option
 
 
+class RootConfig:
+    """Base of the keys at the root of a configuration that is composed of components.
+
+    Attributes:
+        command: Name of the command that composes it; it has the groups of all kinds of that command.
+        primary: Name of the primary YAML config, whose defaults list begins with the registry's own name for these keys.
+        required: Groups without which there is nothing to run.
+        borrowed: Groups of another command's kinds that it has too, whatever is chosen.
+    """
+
+    command: ClassVar[str]
+    primary: ClassVar[str]
+    required: ClassVar[tuple[str, ...]] = ()
+    borrowed: ClassVar[tuple[str, ...]] = ()
+
+
 @dataclass
-class RunConfig:
+class RunConfig(RootConfig):
     """Keys at the root of a run's configuration."""
+
+    command = "train"
+    primary = "config"
+    required = ("dataset", "architecture", "objective", "optimizer", "scheduler", "parallel", "trainer")
 
     seed: int = option(0, "Seed of initialisation, data order, dropout and sampling.", ge=0)
     compile: Literal["auto", "true", "false"] = option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import DictConfig
 
-from torchloom import assembly, checkpoint, composing
+from torchloom import assembly, checkpoint, continuing
 from torchloom.configs import DatasetConfig
 from torchloom.contracts.architecture import restoring
 from torchloom.contracts.dataset import Dataset, Split, SplitName
@@ -165,7 +165,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, device: str | None 
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     content = checkpoint.read(file, device=target)
     record = checkpoint.record_of(content)
-    config = composing.continue_config(record.config, list(overrides))
+    config = continuing.continue_config(record.config, list(overrides))
     spec = assembly.restored_spec(record)
     tokenizer = None
     if config.get("tokenizer") is not None and record.tokenizer is not None:

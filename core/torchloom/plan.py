@@ -22,11 +22,11 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from torchloom import checkpoint, composing, registry, schema
+from torchloom import checking, checkpoint, registry, schema
 from torchloom.app import Check
 from torchloom.commands.configs import ContinueConfig
 from torchloom.component import Component
-from torchloom.configs import RunConfig
+from torchloom.configs import RootConfig, RunConfig
 from torchloom.errors import CheckpointError, ConfigError, Problem
 
 OVERRIDES = "overrides"
@@ -61,13 +61,18 @@ class Command:
 
     @property
     def name(self) -> str:
-        """The word that calls it."""
+        """Its name, or ``distribution:name`` where two distributions supply it."""
         return registry.current().label(self.component)
 
     @property
-    def whole_run(self) -> bool:
-        """Whether it composes a whole run, components and all."""
-        return issubclass(self.config, RunConfig)
+    def root(self) -> type[RootConfig] | None:
+        """Its config, if that is the root of something composed of components."""
+        return self.config if issubclass(self.config, RootConfig) else None
+
+    @property
+    def words(self) -> str:
+        """What calls it: its name, whose parts may be written apart (``corpus build``)."""
+        return self.name.replace("_", " ")
 
     @property
     def keys(self) -> list[str]:
@@ -90,7 +95,7 @@ class Plan:
         overrides: Overrides of it.
         check: Finds what is wrong with the composed configuration.
         writes: Whether a run comes of it, with a folder of its own.
-        whole_run: Whether it is a run's configuration, rather than a command's own keys.
+        root: Class of the root keys where components are composed, rather than a command's own keys.
         resume: Folder of a sweep to go on with.
     """
 
@@ -98,7 +103,7 @@ class Plan:
     overrides: list[str]
     check: Check
     writes: bool = False
-    whole_run: bool = False
+    root: type[RootConfig] | None = None
     resume: Path | None = None
 
 
@@ -115,21 +120,27 @@ def plan(command: Command, args: argparse.Namespace, loader: ConfigLoader) -> Pl
         ConfigError: A key that the command does not have.
     """
     given = Overrides(args.overrides, loader)
-    if not command.whole_run:
+    root = command.root
+    if root is None:
         own = _own(command, given, multirun=args.multirun)
         return Plan(_store(command, command.name, NO_FOLDER), own, partial(_check, command))
+    check = partial(checking.check, root=root)
+    if not issubclass(root, RunConfig):
+        if args.multirun:
+            raise ConfigError([Problem("-m", f"'torchloom {command.words}' does one thing at a time", "Leave it out.")])
+        return Plan(args.config_name or root.primary, args.overrides, check, root=root)
     resume = given.value("sweep.resume")
     if resume is not None:
         return Plan(
             "config",
             given.without("sweep.resume"),
-            composing.check,
+            check,
             writes=True,
-            whole_run=True,
+            root=root,
             resume=Path(str(resume)),
         )
     if given.value("ckpt") is None:
-        return Plan(args.config_name or "config", args.overrides, composing.check, writes=True, whole_run=True)
+        return Plan(args.config_name or root.primary, args.overrides, check, writes=True, root=root)
     if args.multirun:
         raise ConfigError([Problem("ckpt", "goes on with one run, which cannot be swept over", "Leave out -m.")])
     going_on = Command(command.component, ContinueConfig)
@@ -202,7 +213,7 @@ def _own(command: Command, given: Overrides, *, multirun: bool) -> list[str]:
             rest.append(override)
         else:
             problems.append(
-                schema.unknown_key(command.config, override.key_or_group, "", f"'torchloom {command.name}'")
+                schema.unknown_key(command.config, override.key_or_group, "", f"'torchloom {command.words}'")
             )
     if problems:
         raise ConfigError(problems)

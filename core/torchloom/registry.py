@@ -11,6 +11,7 @@ from typing import Any
 
 from torchloom import plugins
 from torchloom.component import Component, Kind
+from torchloom.configs import RootConfig
 from torchloom.errors import DuplicateComponentError, MissingDependencyError, PluginError, UnknownComponentError
 from torchloom.plugins import LoadedPlugin, PluginManager
 
@@ -51,6 +52,14 @@ class Registry:
     def group_kind(self, group: str) -> Kind | None:
         """Return the kind behind a config group, or None if the group holds presets only."""
         return self._groups.get(group)
+
+    def groups(self, root: type[RootConfig]) -> dict[str, Kind]:
+        """Return the config groups of a command's configuration, with the kinds behind them."""
+        return {
+            group: kind
+            for group, kind in self._groups.items()
+            if kind.command == root.command or group in root.borrowed
+        }
 
     def components(self, kind: str | None = None) -> list[Component]:
         """Return the components of one kind, or all, sorted by kind and name."""

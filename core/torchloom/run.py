@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 import torchloom
-from torchloom import checkpoint, composing, plugins
+from torchloom import checkpoint, continuing, plugins, schema
 from torchloom.errors import ConfigError, Interrupted, Problem, TorchloomError
 
 if TYPE_CHECKING:
@@ -130,14 +130,14 @@ def continued(ckpt: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     content = checkpoint.read(ckpt)
     saved = checkpoint.record_of(content)
     old = dict(saved.config)
-    new = composing.continue_config(old, list(overrides))
+    new = continuing.continue_config(old, list(overrides))
     refused = [
         Problem(
             key,
             f"cannot change in a run that is continued; it was {_value(old, key)!r}",
             "leave it out, or start a new run",
         )
-        for key in composing.changed_keys(old, composing.to_plain(new))
+        for key in continuing.changed_keys(old, schema.to_plain(new))
         if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in MAY_CHANGE)
     ]
     if refused:
@@ -178,7 +178,7 @@ def _open_folder(folder: Path, config: DictConfig) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f"{CONFIG}.partial"
-        partial.write_text(OmegaConf.to_yaml(OmegaConf.create(composing.to_plain(config))), encoding="utf-8")
+        partial.write_text(OmegaConf.to_yaml(OmegaConf.create(schema.to_plain(config))), encoding="utf-8")
         partial.replace(folder / CONFIG)
     except OSError as error:
         raise TorchloomError(

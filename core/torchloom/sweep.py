@@ -26,7 +26,8 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from torchloom import composing, plugins
-from torchloom.app import HYDRA_ERRORS, INTERRUPTED, App, Outcome, Task, report
+from torchloom.app import INTERRUPTED, App, Outcome, Task, report
+from torchloom.checking import HYDRA_ERRORS
 from torchloom.commands import WIDTH
 from torchloom.errors import ConfigError, Problem, TorchloomError
 from torchloom.plan import Overrides, Plan, quote
@@ -91,7 +92,7 @@ def run(app: App, command: str, wanted: Plan) -> int:
     callbacks.on_multirun_start(config=config, config_name=wanted.config_name)
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=HydraContext(config_loader=app.config_loader, callbacks=callbacks),
-        task_function=Task(command, whole_run=wanted.whole_run, resume=wanted.writes),
+        task_function=Task(command, composed=wanted.root is not None, resume=wanted.writes),
         config=config,
     )
     interrupted = False
@@ -173,7 +174,7 @@ def _combinations(app: App, config: DictConfig) -> list[list[str]]:
     try:
         overrides = OverridesParser.create(config_loader=app.config_loader).parse_overrides(lines)
     except HydraException as error:
-        raise composing.diagnose(lines, error) from error
+        raise composing.diagnose(lines, error, root=app.root) from error
     endless = [str(one.input_line) for one in overrides if one.is_sweep_override() and not one.is_discrete_sweep()]
     if endless:
         mend = "Write KEY=A,B,C or KEY=range(A,B)."
@@ -196,7 +197,7 @@ def _checked_jobs(app: App, config: DictConfig, combinations: list[list[str]], w
             found.append(error.problems)
             continue
         except HYDRA_ERRORS as error:
-            found.append(composing.diagnose(overrides, error, wanted.config_name).problems)
+            found.append(composing.diagnose(overrides, error, wanted.config_name, app.root).problems)
             continue
         found.append(wanted.check(composed))
         with open_dict(composed):

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from torchloom import composing, run
+from torchloom import continuing, run, schema
 from torchloom.errors import Interrupted, TorchloomError
 
 
@@ -17,10 +17,10 @@ def main(folder: Path) -> int:
     """Take part in the run whose resolved config lies in a folder; returns the exit status."""
     from omegaconf import OmegaConf
 
-    saved = composing.to_plain(OmegaConf.load(folder / run.CONFIG))
+    saved = schema.to_plain(OmegaConf.load(folder / run.CONFIG))
     try:
         known = {key: value for key, value in run.read_summary(folder).items() if key in ("name", "job")}
-        run.work(composing.continue_config(saved, []), folder, **known)
+        run.work(continuing.continue_config(saved, []), folder, **known)
     except Interrupted:
         return 130
     except Exception as error:

@@ -1,4 +1,4 @@
-"""From raw pages to training tokens: sources, steps, engines, and the command that runs them. Light."""
+"""From raw pages to training tokens: sources, steps, engines, and the commands that run them. Light."""
 
 from torchloom import Component, Kind, hookimpl
 from torchloom_corpus.cleaning import records as cleaning
@@ -8,22 +8,50 @@ from torchloom_corpus.extraction import records as extraction
 from torchloom_corpus.filters import records as filters
 from torchloom_corpus.sources import records as sources
 
-CONTRACTS = "torchloom_corpus.contracts"
+COMMANDS = [
+    Component(
+        kind="command",
+        name="corpus_build",
+        target="torchloom_corpus.command:build",
+        config="torchloom_corpus.configs:RecipeConfig",
+        summary="Make training tokens of pages, archives or files, with a report of what was dropped and why",
+        needs=("datatrove",),
+        extra="torchloom[corpus]",
+    ),
+    Component(
+        kind="command",
+        name="corpus_report",
+        target="torchloom_corpus.command:report",
+        config="torchloom_corpus.configs:ReportConfig",
+        summary="Write the page about a corpus again",
+        needs=("datatrove",),
+        extra="torchloom[corpus]",
+    ),
+]
 
 
 @hookimpl
 def torchloom_kinds() -> list[Kind]:
     """Declare what a corpus is made by."""
     return [
-        Kind("corpus_source", f"{CONTRACTS}:CorpusSource", "Where a corpus's documents come from", group="source"),
-        Kind("corpus_step", f"{CONTRACTS}:CorpusStep", "What changes or drops documents, in order", "steps", many=True),
-        Kind("corpus_engine", f"{CONTRACTS}:CorpusEngine", "Where a corpus is built", group="engine"),
+        Kind(
+            name,
+            f"torchloom_corpus.contracts:{contract}",
+            summary,
+            group=group,
+            many=group == "steps",
+            command="corpus_build",
+        )
+        for name, contract, group, summary in (
+            ("corpus_source", "CorpusSource", "source", "Where a corpus's documents come from"),
+            ("corpus_step", "CorpusStep", "steps", "What changes or drops documents, in order"),
+            ("corpus_engine", "CorpusEngine", "engine", "Where a corpus is built"),
+        )
     ]
 
 
 @hookimpl
 def torchloom_components() -> list[Component]:
-    """Declare sources, steps and engines."""
-    return [
-        component for room in (sources, extraction, cleaning, filters, dedup, engines) for component in room.COMPONENTS
-    ]
+    """Declare the commands, sources, steps and engines."""
+    rooms = (sources, extraction, cleaning, filters, dedup, engines)
+    return COMMANDS + [component for room in rooms for component in room.COMPONENTS]

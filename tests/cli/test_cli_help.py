@@ -23,8 +23,42 @@ def test_overview_names_every_command_with_its_summary(words: tuple[str, ...], c
     result = call(*words)
     assert result.code == 0
     for command in registry.current().components("command"):
-        assert f"  {command.name}" in result.out
+        assert f"  {command.name.replace('_', ' ')}" in result.out
         assert command.summary in result.out
+
+
+def test_command_of_two_words(call: Call) -> None:
+    assert "Usage: torchloom corpus build [KEY=VALUE ...] [FLAGS]" in call("corpus", "build", "--help").out
+    assert call("corpus_build", "--help").out == call("corpus", "build", "--help").out
+    for words in (("corpus",), ("corpus", "bild"), ("corpus", "out=x")):
+        result = call(*words)
+        assert result.code == 2
+        assert result.err == (
+            f"torchloom: error: {' '.join(words)}: 'corpus' is half a command\n"
+            "    Write torchloom corpus build or torchloom corpus report.\n"
+        )
+
+
+def test_groups_of_one_command_are_no_keys_of_another(call: Call) -> None:
+    """What a corpus is made by is not told by `train --help`, nor accepted there, and the other way round."""
+    out = call("train", "--help").out
+    rows = [line.split()[:1] for line in out.splitlines()]
+    assert ["steps"] not in rows
+    assert ["recipe"] not in rows
+    result = call("train", "source=warc")
+    assert result.code == 2
+    assert result.err.startswith("torchloom: error: source: no such key\n")
+    rows = [line.split()[:1] for line in call("corpus", "build", "--help").out.splitlines()]
+    assert ["tokenizer"] in rows
+    assert ["architecture"] not in rows
+    assert ["experiment"] not in rows
+    result = call("corpus", "build", "source=text_files", "source.path=x", "optimizer.lr=1")
+    assert result.code == 2
+    assert result.err.startswith("torchloom: error: optimizer.lr: no such key\n")
+    result = call("corpus", "build", "-m", "source=text_files", "tasks=1,2")
+    assert result.err == (
+        "torchloom: error: -m: 'torchloom corpus build' does one thing at a time\n    Leave it out.\n"
+    )
 
 
 def test_version(call: Call) -> None:

@@ -11,8 +11,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ReadonlyConfigError
 
 from torchloom import plugins
-from torchloom.composing import changed_keys, check, compose, continue_config, finish, to_plain
+from torchloom.checking import check
+from torchloom.composing import compose, finish
+from torchloom.continuing import changed_keys, continue_config
 from torchloom.errors import ConfigError, Problem
+from torchloom.schema import to_plain
 
 TEXT = ["dataset=python_docs", "architecture=decoder", "objective=clm"]
 
@@ -190,7 +193,7 @@ def test_a_config_made_by_hand_is_checked_as_a_whole() -> None:
     assert [str(problem) for problem in check(OmegaConf.create(plain))] == [
         "extra: no such key\n    Keys at the root: seed, compile, ckpt; groups: dataset, tokenizer, architecture, "
         "attention, objective, optimizer, scheduler, parallel, trainer, callbacks, logger.",
-        "optimizer: no optimizer is chosen\n    Choose with optimizer=NAME.",
+        "optimizer: no optimizer is chosen\n    Choose with optimizer=NAME: adamw.",
         "scheduler.name: no scheduler is called 'cosin'\n    To choose from: constant.",
         "tokenizer: dataset 'python_docs' needs one, and none is chosen\n"
         "    Choose with tokenizer=NAME, such as tokenizer=char.",

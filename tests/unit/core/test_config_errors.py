@@ -157,7 +157,7 @@ ROOT = (
         (["+seed=1"], "+seed=1: this key is there already\n    Write seed=1."),
         (["debug=null"], "debug=null: debug cannot be null\n    Write '~debug'."),
         (["~logger"], "~logger: logger cannot be null\n    Write logger=[]."),
-        (["~optimizer"], "optimizer: no optimizer is chosen\n    Choose with optimizer=NAME."),
+        (["~optimizer"], "optimizer: no optimizer is chosen\n    Choose with optimizer=NAME: adamw."),
     ],
 )
 def test_text(overrides: list[str], text: str) -> None:
