@@ -35,8 +35,21 @@ class Tokenizer(ABC):
     def vocab_size(self) -> int:
         """Number of token ids, special ones included."""
 
+    @property
+    def exact(self) -> bool:
+        """Whether ``decode(encode(text)) == text`` is promised of every text that `encode` takes.
+
+        Text is Unicode: half a surrogate pair, which UTF-8 cannot write, may come back as U+FFFD.
+        """
+        return False
+
     def special_id(self, name: str) -> int | None:
-        """Return the id of a special token (``"pad"``, ``"unk"``, ``"bos"``, ``"eos"``, ``"mask"``), if it has one."""
+        """Return the id of a special token, if it has one.
+
+        Args:
+            name: ``"pad"``, ``"unk"``, ``"bos"``, ``"eos"``, ``"mask"``, ``"cls"`` or ``"sep"``. The last two may share
+                the ids of ``"bos"`` and ``"eos"``, as BERT's do.
+        """
         return None
 
     @abstractmethod
@@ -60,7 +73,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def decode(self, ids: Tensor | Iterable[int]) -> str:
-        """Return the text of ids ``(length,)``; ``decode(encode(text)) == text`` where the model promises it."""
+        """Return the text of ids ``(length,)``; for whether that undoes `encode`, see `exact`."""
 
     @abstractmethod
     def state(self) -> str:

@@ -44,6 +44,17 @@ class TestTokenizer:
         assert len(settled) > 0.5 * len(PIECE)
         assert tokenizer.decode(tokenizer.encode(settled)) == settled
 
+    def test_texts_come_back_exactly_where_promised(self, component: Component) -> None:
+        tokenizer = trained_tokenizer(component)
+        if not tokenizer.exact:
+            pytest.skip(f"{component.name} does not promise it")
+        for text in (PIECE, "<eos>[SEP]</s><|endoftext|>", "\x00\r\n\t \u2581\ufeff  e\u0301\U0001f1e6"):
+            try:
+                ids = tokenizer.encode(text)
+            except DataError:  # it promises what it takes, and takes this not
+                continue
+            assert tokenizer.decode(ids) == text
+
     def test_state_carries_everything(self, component: Component) -> None:
         tokenizer, other = trained_tokenizer(component), build(component)
         other.load_state(tokenizer.state())
