@@ -290,6 +290,7 @@ def make_data(
         world=world,
         rank=int(os.environ.get("RANK", "0")) % world,
         frozen_stage=stage,
+        examples=network.objective.examples,
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import ceil, prod
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -136,6 +137,33 @@ def mix(*parts: int) -> int:
     return state >> 1
 
 
+def uniform(key: EpochKey | None, indices: Tensor, count: int, *, stream: int = 0) -> Tensor:
+    """Return random numbers that hang on the examples alone, not on how they were put into batches.
+
+    Args:
+        key: Seed and epoch in training; None gives every example the same numbers always.
+        indices: int64 ``(batch,)``, the examples' numbers.
+        count: Numbers an example.
+        stream: Tells draws for different purposes apart.
+
+    Returns:
+        float32 ``(batch, count)``, uniform in ``[0, 1)``.
+    """
+    base = mix(stream) if key is None else mix(stream, key.seed, key.epoch)
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    examples = indices.numpy().astype(np.uint64)[:, None]
+    # splitmix64, seeded anew for each example; unsigned arithmetic wraps around, as it is meant to.
+    seeds = _finalise((examples + np.uint64(1)) * golden + np.uint64(base))
+    bits = _finalise(seeds + np.arange(1, count + 1, dtype=np.uint64) * golden) >> np.uint64(40)
+    return torch.from_numpy(bits.astype(np.float32) * np.float32(2.0**-24))
+
+
+def _finalise(state: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
 class FrozenSplit(Split):
     """A split whose images have been replaced by what a frozen stage makes of them, each computed once.
 
@@ -199,6 +227,7 @@ class DataModule(pl.LightningDataModule):
         world: int = 1,
         rank: int = 0,
         frozen_stage: nn.Module | None = None,
+        examples: Callable[[Split], Split] = lambda split: split,
     ) -> None:
         """Wrap a dataset.
 
@@ -209,6 +238,7 @@ class DataModule(pl.LightningDataModule):
             world: Processes that divide each batch among them.
             rank: This process's place among them, in ``[0, world)``.
             frozen_stage: Part of the network whose output is kept instead of the images.
+            examples: What an objective makes of a split (`torchloom.contracts.objective.Objective.examples`).
 
         Raises:
             DataError: A split holds less than one batch.
@@ -222,6 +252,7 @@ class DataModule(pl.LightningDataModule):
         }
         self.seed, self.world, self.rank = seed, world, rank
         self.frozen_stage = frozen_stage
+        self.examples = examples
         self._loaders: dict[SplitName, Loader] = {}
 
     def loader(self, name: SplitName) -> Loader:
@@ -233,7 +264,7 @@ class DataModule(pl.LightningDataModule):
     def _make(self, name: SplitName) -> Loader:
         config: DatasetConfig = self.dataset.config
         training = name == "train"
-        split = self.dataset.split(name)
+        split = self.examples(self.dataset.split(name))
         batch_size = config.batch_size if training else config.eval_batch_size or config.batch_size
         if training and len(split) < batch_size:
             raise DataError(

@@ -77,7 +77,7 @@ class Loaded:
         meter = Meter()
         metrics = {name: metric.to(self.device) for name, metric in self.objective.metrics().items()}
         with torch.no_grad():
-            for batch in self._batches(self._dataset().split(split), split):
+            for batch in self._batches(self.objective.examples(self._dataset().split(split)), split):
                 self._measure(batch, meter, metrics)
         values = meter.means(split, reduce=False)
         tables = {}
@@ -101,7 +101,7 @@ class Loaded:
             UnsupportedError: The dataset or the objective cannot do it.
         """
         dataset = self._dataset(prepare=inputs is None)
-        source = dataset.split(split) if inputs is None else dataset.read(inputs)
+        source = self.objective.examples(dataset.split(split) if inputs is None else dataset.read(inputs))
         records: list[dict[str, Any]] = []
         with torch.no_grad():
             for batch in self._batches(source, split):

@@ -188,6 +188,9 @@ class TorchloomModule(pl.LightningModule):
             return None
         loss = self.objective.loss(self.model(**self._inputs(batch)), batch)
         self._meter.add_loss(loss)
+        penalty = self.model.architecture.penalty()
+        if penalty is not None:
+            loss.total = loss.total + penalty * loss.weight
         if not self._deferred:
             return loss.total / loss.weight
         weight = loss.weight.detach() if isinstance(loss.weight, Tensor) else loss.weight

@@ -5,6 +5,7 @@ Protocols, each a method of that name:
 =====================  =====================================================================================
 ``features``           one vector an example: ``(batch, width)``
 ``sequence``           one vector a position: ``(batch, seq, width)``
+``seq2seq``            one vector a position of a second sequence, which may look at the first: ``(batch, seq, width)``
 ``adversarial_pair``   no method but two modules, ``generator`` and ``discriminator``, and ``latent_dim``
 =====================  =====================================================================================
 """
@@ -50,12 +51,16 @@ class Architecture(nn.Module):
         protocols: The protocols it follows.
         accepts: Kinds of examples it takes.
         causal: Whether position ``i`` of `sequence` depends on positions up to ``i`` alone.
+        takes_segments: Whether `features` and `sequence` take a further ``segments=``: which text of an example each
+            token belongs to, int64 ``(batch, seq)``, all to the first unless given. To others nothing but special
+            tokens tells the texts apart.
         width: Length of the vectors it gives.
     """
 
     protocols: ClassVar[frozenset[str]] = frozenset()
     accepts: ClassVar[tuple[type[Spec], ...]] = ()
     takes_attention: ClassVar[bool] = False
+    takes_segments: ClassVar[bool] = False
     causal: bool = False
     width: int
 
@@ -78,8 +83,9 @@ class Architecture(nn.Module):
         """Map each example to one vector.
 
         Args:
-            inputs: Images ``(batch, channels, height, width)`` in ``[0, 1]``, or token ids ``(batch, seq)``.
-            lengths: Real tokens of each row, ``(batch,)``; all of them unless given.
+            inputs: Images ``(batch, channels, height, width)`` in ``[0, 1]``, token ids ``(batch, seq)``, or vectors
+                ``(batch, seq, channels)`` of a series.
+            lengths: Real positions of each row, ``(batch,)``; all of them unless given.
             encoded: What `frozen_stage` gave for these inputs, ``(batch, ...)``; the inputs are then not looked at.
 
         Returns:
@@ -94,7 +100,7 @@ class Architecture(nn.Module):
         """Map each position to one vector.
 
         Args:
-            tokens: int64 ``(batch, seq)``.
+            tokens: int64 ``(batch, seq)``, or vectors float ``(batch, seq, channels)`` of a series.
             mask: Structure beyond the architecture's own causality: key lengths, documents.
             state: What `new_state` returned, to continue from; changed in place so that the next call goes on behind
                 these tokens. Without one, the tokens begin a sequence.
@@ -106,6 +112,46 @@ class Architecture(nn.Module):
             UnsupportedError: It does not follow this protocol, or does not honour a structure of the mask.
         """
         raise UnsupportedError(f"{type(self).__name__} does not follow the protocol 'sequence'")
+
+    def seq2seq(self, source: Tensor, target: Tensor, *, source_lengths: Tensor | None = None) -> Tensor:
+        """Map each position of a second sequence to one vector that depends on it, on those before, and on the first.
+
+        Args:
+            source: int64 ``(batch, source_seq)``.
+            target: int64 ``(batch, target_seq)``.
+            source_lengths: Real tokens of each source, ``(batch,)``; all of them unless given.
+
+        Returns:
+            ``(batch, target_seq, width)``; equal to ``decode(target, encode(source, source_lengths))``.
+
+        Raises:
+            UnsupportedError: It does not follow this protocol.
+        """
+        return self.decode(target, self.encode(source, source_lengths))
+
+    def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> Any:
+        """Return what `decode` needs to know of the first sequence of `seq2seq`, whatever that is.
+
+        Raises:
+            UnsupportedError: It does not follow this protocol.
+        """
+        raise UnsupportedError(f"{type(self).__name__} does not follow the protocol 'seq2seq'")
+
+    def decode(self, target: Tensor, memory: Any, *, state: Any = None) -> Tensor:
+        """Map each position of the second sequence of `seq2seq` to one vector.
+
+        Args:
+            target: int64 ``(batch, target_seq)``.
+            memory: From `encode`, of as many rows.
+            state: What `new_state` returned, to continue from, as in `sequence`.
+
+        Returns:
+            ``(batch, target_seq, width)``.
+
+        Raises:
+            UnsupportedError: It does not follow this protocol.
+        """
+        raise UnsupportedError(f"{type(self).__name__} does not follow the protocol 'seq2seq'")
 
     def new_state(self, batch_size: int, max_length: int) -> Any:
         """Return an empty state (a KV cache, a recurrent state) for stepwise `sequence` calls under `torch.no_grad`.
@@ -132,6 +178,13 @@ class Architecture(nn.Module):
 
         It maps ``inputs`` of `features` to ``(batch, ...)`` as a pure function of each example, so it may be computed
         once an example and handed back by ``encoded=``.
+        """
+        return None
+
+    def penalty(self) -> Tensor | None:
+        """Return a scalar of the last training forward pass that is added to the mean loss, or None.
+
+        Such as the load balancing of experts. It is not part of an evaluation's loss.
         """
         return None
 

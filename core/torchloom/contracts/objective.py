@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchloom.contracts.architecture import Architecture
-from torchloom.contracts.dataset import Batch
+from torchloom.contracts.dataset import Batch, Split
 from torchloom.contracts.spec import Spec
 from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import Problem, UnsupportedError
@@ -84,11 +84,12 @@ class Model(nn.Module):
         self.head = head
         self.protocol = protocol
 
-    def forward(self, **inputs: Any) -> Tensor:
-        """Call the architecture's protocol with the objective's inputs, then the head."""
+    def forward(self, **inputs: Any) -> Any:
+        """Call the architecture's protocol with the objective's inputs, then the head, and return what that gives."""
+        if not self.architecture.takes_segments:
+            inputs.pop("segments", None)
         vectors: Tensor = getattr(self.architecture, self.protocol)(**inputs)
-        outputs: Tensor = self.head(vectors) if self.head is not None else vectors
-        return outputs
+        return self.head(vectors) if self.head is not None else vectors
 
 
 class Objective(ABC):
@@ -119,12 +120,21 @@ class Objective(ABC):
         """Return a new head for vectors of ``architecture.width``; None if the architecture's output is used as it is."""
         return None
 
+    def examples(self, split: Split) -> Split:
+        """Return a split whose batches are what this objective trains on, made of the dataset's; usually the same.
+
+        Such as one that hides tokens: its batches are a function of ``(indices, key)`` like any split's, and random
+        numbers come from `torchloom.data.uniform`, so that they are the same after a resume and in any number of
+        processes, and fixed in evaluation.
+        """
+        return split
+
     @abstractmethod
     def inputs(self, batch: Batch) -> dict[str, Any]:
         """Return the keyword arguments for the architecture's protocol method."""
 
     @abstractmethod
-    def loss(self, outputs: Tensor, batch: Batch) -> LossSum:
+    def loss(self, outputs: Any, batch: Batch) -> LossSum:
         """Return the undivided loss of a batch.
 
         Args:
@@ -139,10 +149,10 @@ class Objective(ABC):
         """
         return {}
 
-    def update_metrics(self, metrics: dict[str, Metric], outputs: Tensor, batch: Batch) -> None:  # noqa: B027
+    def update_metrics(self, metrics: dict[str, Metric], outputs: Any, batch: Batch) -> None:  # noqa: B027
         """Add one evaluation batch to the metrics."""
 
-    def predictions(self, outputs: Tensor, batch: Batch, tokenizer: Tokenizer | None = None) -> list[dict[str, Any]]:
+    def predictions(self, outputs: Any, batch: Batch, tokenizer: Tokenizer | None = None) -> list[dict[str, Any]]:
         """Return one plain record an example, for ``predict``: ``{"prediction": "7", "probability": 0.98}``.
 
         Raises:
@@ -199,7 +209,7 @@ class ManualObjective(Objective):
             Detached scalars to log, by name without ``train/``.
         """
 
-    def loss(self, outputs: Tensor, batch: Batch) -> LossSum:
+    def loss(self, outputs: Any, batch: Batch) -> LossSum:
         """Not used: a manual objective has no single loss.
 
         Raises:

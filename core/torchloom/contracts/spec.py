@@ -71,6 +71,10 @@ class TokenSpec(Spec):
         ``tokens``: int64 ``(batch, context_length + 1)``: windows of one token more than a model sees, so that a causal
         objective has ``context_length`` inputs and as many targets; others use the first ``context_length``.
         ``length`` (optional): int64 ``(batch,)``, real tokens in each row; the rest is ``pad_id``.
+        ``documents`` (optional): int64 ``(batch, context_length + 1)``, a number for each token that differs from one
+        document of the row to the next: what stands in one says nothing of another. Where documents are told apart by
+        ``eos_id`` alone, that token counts as the first of the document behind it: it is the last target of one and
+        the first input of the next.
     """
 
     name: ClassVar[str] = "text"
@@ -82,3 +86,93 @@ class TokenSpec(Spec):
     bos_id: int | None = None
     eos_id: int | None = None
     mask_id: int | None = None
+
+
+@dataclass(frozen=True)
+class LabelledTextSpec(TokenSpec):
+    """Texts, or pairs of texts, with one class each.
+
+    Batch:
+        ``tokens``: int64 ``(batch, seq)`` with ``seq`` at most ``context_length``: ``[cls] a [sep]``, for pairs
+        ``[cls] a [sep] b [sep]``, as far as the tokenizer has these special tokens.
+        ``length``: int64 ``(batch,)``, real tokens of each row.
+        ``segments`` (pairs only): int64 ``(batch, seq)``: 0 for the first text, 1 for the second.
+        ``label``: int64 ``(batch,)``, in ``[0, num_classes)``.
+    """
+
+    name: ClassVar[str] = "labelled text"
+
+    num_classes: int = 0
+    classes: tuple[str, ...] = ()
+    pairs: bool = False
+
+
+@dataclass(frozen=True)
+class SentencePairSpec(TokenSpec):
+    """Pairs of pieces of running text, half of which follow one another in their document.
+
+    Batch:
+        ``tokens``, ``length``, ``segments`` as in `LabelledTextSpec`.
+        ``label``: int64 ``(batch,)``: 1 where the second piece follows the first, 0 where it is from elsewhere.
+    """
+
+    name: ClassVar[str] = "sentence pairs"
+
+
+@dataclass(frozen=True)
+class QuestionSpec(TokenSpec):
+    """Questions whose answers are spans of a context. A long context gives several overlapping windows.
+
+    Batch:
+        ``tokens``, ``length``, ``segments`` as in `LabelledTextSpec`: the question, then a window of the context.
+        ``start``, ``end``: int64 ``(batch,)``, first and last token of the answer in ``tokens``; both 0, the place of
+        ``[cls]``, where this window does not hold it.
+        ``example``: int64 ``(batch,)``, number of the question that a window belongs to.
+        ``offsets``: int64 ``(batch, seq, 2)``, for each token of the context the bytes of ``context`` it stands for, from
+        and behind; -1 for all others.
+        ``context``: uint8 ``(batch, bytes)``, UTF-8 text of the whole context, filled up with 0.
+        ``answers``: uint8 ``(batch, bytes)``, UTF-8 texts of the true answers, a 0 behind each; all 0 if there is none.
+    """
+
+    name: ClassVar[str] = "questions"
+
+
+@dataclass(frozen=True)
+class Seq2SeqSpec(Spec):
+    """Pairs of texts of which the second is to be made from the first; one vocabulary for both.
+
+    Batch:
+        ``source``: int64 ``(batch, source_seq)``, at most ``source_length`` long; ``source_length``: int64 ``(batch,)``.
+        ``target``: int64 ``(batch, target_seq + 1)``, at most ``target_length + 1`` long, beginning with ``bos_id`` (or
+        ``pad_id`` where there is none) and ending with ``eos_id``; ``target_length``: int64 ``(batch,)``, all of it.
+    """
+
+    name: ClassVar[str] = "text pairs"
+
+    vocab_size: int
+    source_length: int
+    target_length: int
+    pad_id: int | None = None
+    unk_id: int | None = None
+    bos_id: int | None = None
+    eos_id: int | None = None
+
+
+@dataclass(frozen=True)
+class SeriesSpec(Spec):
+    """Sequences of vectors: measurements over time, or frames of sound.
+
+    Batch:
+        ``series``: float32 ``(batch, seq, channels)``, ``seq`` at most ``context_length``.
+        ``length`` (optional): int64 ``(batch,)``, real positions of each row.
+        ``future`` (with ``horizon``): float32 ``(batch, horizon, channels)``, what comes next.
+        ``label`` (with ``num_classes``): int64 ``(batch,)``.
+    """
+
+    name: ClassVar[str] = "series"
+
+    channels: int
+    context_length: int
+    horizon: int = 0
+    num_classes: int = 0
+    classes: tuple[str, ...] = ()
