@@ -2,6 +2,7 @@
 
 from torchloom import Component, Kind, hookimpl
 from torchloom_corpus.cleaning import records as cleaning
+from torchloom_corpus.dataset import records as dataset
 from torchloom_corpus.dedup import records as dedup
 from torchloom_corpus.engines import records as engines
 from torchloom_corpus.extraction import records as extraction
@@ -52,6 +53,6 @@ def torchloom_kinds() -> list[Kind]:
 
 @hookimpl
 def torchloom_components() -> list[Component]:
-    """Declare the commands, sources, steps and engines."""
-    rooms = (sources, extraction, cleaning, filters, dedup, engines)
+    """Declare the commands, sources, steps and engines, and the dataset that trains from what they make."""
+    rooms = (sources, extraction, cleaning, filters, dedup, engines, dataset)
     return COMMANDS + [component for room in rooms for component in room.COMPONENTS]

@@ -19,14 +19,20 @@ import json
 import os
 import struct
 from array import array
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from torchloom.errors import DataError
+
+if TYPE_CHECKING:
+    from torchloom.contracts.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
 FORMAT = "torchloom corpus"
@@ -37,8 +43,8 @@ TOKENIZER = "tokenizer.json"
 _MAGIC = b"TLSHARD\n"
 _HEADER = struct.Struct("<8sIIQQ")
 _CHUNK = 1 << 20
-
-Tokens = NDArray[np.unsignedinteger[Any]]
+_OPEN = 256
+"""Most files that a corpus keeps mapped; each holds a file descriptor, and a process may have 1024 of them."""
 
 
 def content_hash(text: str) -> int:
@@ -86,6 +92,9 @@ class TokenizerRecord:
     def dtype(self) -> str:
         """Narrowest type that holds every token: ``"uint16"`` for up to 65536 of them, else ``"uint32"``."""
         return "uint16" if self.vocab_size <= 1 << 16 else "uint32"
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.vocab_size:,} tokens ({self.hash[:8]})"
 
     @property
     def hash(self) -> str:
@@ -236,3 +245,155 @@ def _sync_and_close(file: Any) -> None:
     file.flush()
     os.fsync(file.fileno())
     file.close()
+
+
+class Corpus:
+    """A built corpus, opened for reading: its files are mapped into memory when they are first looked at.
+
+    Attributes:
+        folder: Where it is.
+        manifest: What `write_manifest` wrote.
+        shards: Its shards, in order.
+    """
+
+    def __init__(self, folder: Path, *, verify: bool = False) -> None:
+        """Open a corpus: read its manifest, and see that all of its files are there and as long as they should be.
+
+        Args:
+            folder: The corpus's.
+            verify: Read every file too, and compare its SHA-256.
+
+        Raises:
+            DataError: Not a corpus, or not a finished one, or one of another version; a shard is missing, cut short or
+                changed.
+        """
+        self.folder = folder
+        self.manifest = _read_manifest(folder)
+        try:
+            self.shards = [Shard(**shard) for shard in self.manifest["shards"]]
+            self._dtype = np.dtype({"uint16": "<u2", "uint32": "<u4"}[self.manifest["dtype"]])
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{folder / MANIFEST}: is damaged ({error!r}); {_REBUILD}") from error
+        for shard in self.shards:
+            self._check(shard, verify)
+        self._tokens, self._offsets = lru_cache(_OPEN)(self._map_tokens), lru_cache(_OPEN)(self._map_offsets)
+
+    def __reduce__(self) -> tuple[type[Corpus], tuple[Path]]:
+        return type(self), (self.folder,)
+
+    @property
+    def tokenizer(self) -> TokenizerRecord:
+        """The tokenizer that it was written with.
+
+        Raises:
+            DataError: Its file is missing, or not the one that the manifest names.
+        """
+        described = self.manifest["tokenizer"]
+        path = self.folder / described["state_file"]
+        try:
+            state = path.read_bytes().decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: the corpus's tokenizer cannot be read; {_REBUILD}") from error
+        names = {field.name for field in fields(TokenizerRecord)} - {"state"}
+        record = TokenizerRecord(state=state, **{name: described[name] for name in names})
+        if record.hash != described["hash"]:
+            raise DataError(f"{path}: is not the tokenizer that this corpus was written with; {_REBUILD}")
+        return record
+
+    def tokens(self, number: int) -> NDArray[np.unsignedinteger[Any]]:
+        """Return the tokens of a shard ``(tokens,)``, read only.
+
+        Args:
+            number: Of the shard, in ``[0, len(shards))``.
+        """
+        return self._tokens(number)
+
+    def offsets(self, number: int) -> NDArray[np.int64]:
+        """Return where the documents of a shard begin, and last where the last of them ends: ``(documents + 1,)``.
+
+        Args:
+            number: Of the shard, in ``[0, len(shards))``.
+        """
+        return self._offsets(number)
+
+    def hashes(self, number: int) -> NDArray[np.uint64]:
+        """Return the content hash of each document of a shard, ``(documents,)``, read into memory.
+
+        Args:
+            number: Of the shard, in ``[0, len(shards))``.
+        """
+        shard = self.shards[number]
+        start = _HEADER.size + 8 * (shard.documents + 1)
+        return np.fromfile(_index(self.folder, shard), "<u8", shard.documents, offset=start)
+
+    def _map_tokens(self, number: int) -> NDArray[np.unsignedinteger[Any]]:
+        shard = self.shards[number]
+        return _map(self.folder / shard.file, self._dtype, 0, shard.tokens)
+
+    def _map_offsets(self, number: int) -> NDArray[np.int64]:
+        shard = self.shards[number]
+        return _map(_index(self.folder, shard), np.dtype("<i8"), _HEADER.size, shard.documents + 1)
+
+    def _check(self, shard: Shard, verify: bool) -> None:
+        index = _index(self.folder, shard)
+        wanted = {
+            self.folder / shard.file: shard.tokens * self._dtype.itemsize,
+            index: _HEADER.size + 8 * (2 * shard.documents + 1),
+        }
+        for path, size in wanted.items():
+            try:
+                found = path.stat().st_size
+            except OSError as error:
+                raise DataError(f"{path}: cannot be found, but the manifest names it; {_REBUILD}") from error
+            if found != size:
+                raise DataError(f"{path}: has {found:,} bytes, but the manifest says {size:,}; {_REBUILD}")
+        with index.open("rb") as file:
+            header = file.read(_HEADER.size)
+        if header != _HEADER.pack(_MAGIC, VERSION, self._dtype.itemsize, shard.documents, shard.tokens):
+            raise DataError(f"{index}: is not the index of this shard; {_REBUILD}")
+        if verify and _sha256(wanted) != shard.sha256:
+            raise DataError(f"{self.folder / shard.file}: it or its index was changed: its SHA-256 differs; {_REBUILD}")
+
+
+_REBUILD = "run the `torchloom corpus build` that made it again, in a new folder or after deleting this one"
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; make a corpus with `torchloom corpus build out={folder}`")
+    if not path.is_file():
+        raise DataError(
+            f"{folder}: holds no {MANIFEST}, so it is no corpus, or its build is unfinished; run "
+            f"`torchloom corpus build out={folder}` (again, it goes on where it stopped)"
+        )
+    try:
+        manifest = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path}: is damaged ({error}); {_REBUILD}") from error
+    found = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else None
+    if found is None or found[0] != FORMAT:
+        raise DataError(f"{path}: is not the manifest of a corpus")
+    if found[1] != VERSION:
+        raise DataError(f"{path}: has version {found[1]}, and this torchloom reads version {VERSION}; {_REBUILD}")
+    return dict(manifest)
+
+
+def _index(folder: Path, shard: Shard) -> Path:
+    return (folder / shard.file).with_suffix(".idx")
+
+
+def _map(path: Path, dtype: np.dtype[Any], offset: int, count: int) -> NDArray[Any]:
+    if not count:
+        return np.zeros(0, dtype)  # an empty file cannot be mapped
+    # A plain view of the map: indexing a `np.memmap` itself takes three times as long.
+    return np.memmap(path, dtype, "r", offset, (count,)).view(np.ndarray)
+
+
+def _sha256(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
