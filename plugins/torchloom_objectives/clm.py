@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from torchloom.contracts.architecture import Architecture
+from torchloom.contracts.attention import AttentionMask
 from torchloom.contracts.dataset import Batch
 from torchloom.contracts.objective import GenerateRequest, LossSum, Model, Objective, Samples
 from torchloom.contracts.spec import Spec, TokenSpec
@@ -29,8 +30,10 @@ class CLM(Objective):
     """Cross-entropy of the next token, summed over the counted tokens.
 
     With ``positions="all"`` every position predicts its successor; padding behind ``length`` is not counted, nor can a
-    causal network see it. With ``positions="last"`` the window as a whole predicts the token behind it, and rows of
-    fewer than two tokens are not counted.
+    causal network see it. Where the batch tells ``documents`` apart, a position sees its own document alone, and the
+    first token of a document is not predicted, but for an end-of-text token that ends the one before too. With
+    ``positions="last"`` the window as a whole predicts the token behind it, and rows of fewer than two tokens are not
+    counted.
     """
 
     accepts = (TokenSpec,)
@@ -61,10 +64,20 @@ class CLM(Objective):
         return head
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
-        """Return all tokens but the last; for ``positions="last"`` with the lengths that this leaves."""
-        tokens, length = batch["tokens"], batch.get("length")
+        """Return all tokens but the last, with what they may see; for ``positions="last"`` with the lengths that this leaves.
+
+        Raises:
+            UnsupportedError: ``positions="last"`` with documents, which a window as a whole does not tell apart.
+        """
+        tokens, length, documents = batch["tokens"], batch.get("length"), batch.get("documents")
         if not self.last:
-            return {"tokens": tokens[:, :-1]}
+            mask = None if documents is None else AttentionMask(documents=documents[:, :-1])
+            return {"tokens": tokens[:, :-1], **({} if mask is None else {"mask": mask})}
+        if documents is not None:
+            raise UnsupportedError(
+                "objective clm with positions=last predicts from a whole window, whose documents it cannot tell apart; "
+                "set objective.positions=all or dataset.packing=stream"
+            )
         if length is None:
             return {"inputs": tokens[:, :-1]}
         return {"inputs": tokens[:, :-1], "lengths": (length - 1).clamp(min=1)}
@@ -74,11 +87,12 @@ class CLM(Objective):
 
         Args:
             outputs: Logits ``(batch, seq, vocab)``, or ``(batch, vocab)`` for ``positions="last"``.
-            batch: Holds ``tokens`` and perhaps ``length``.
+            batch: Holds ``tokens`` and perhaps ``length`` and ``documents``.
         """
         targets = self.targets(batch)
         total = F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction="sum", ignore_index=IGNORED)
-        weight = float(targets.numel()) if "length" not in batch else (targets != IGNORED).sum()
+        partial = "length" in batch or "documents" in batch
+        weight = (targets != IGNORED).sum() if partial else float(targets.numel())
         return LossSum(total, weight)
 
     def targets(self, batch: Batch) -> Tensor:
@@ -93,7 +107,12 @@ class CLM(Objective):
                 return tokens[:, -1]
             final = tokens.gather(1, (length - 1).clamp(min=0)[:, None]).squeeze(1)
             return final.masked_fill(length < 2, IGNORED)
-        targets = tokens[:, 1:]
+        targets, documents = tokens[:, 1:], batch.get("documents")
+        if documents is not None:
+            crossing = documents[:, 1:] != documents[:, :-1]
+            if self.spec.eos_id is not None:
+                crossing &= targets != self.spec.eos_id
+            targets = targets.masked_fill(crossing, IGNORED)
         if length is None:
             return targets
         position = torch.arange(1, tokens.shape[1], device=tokens.device)

@@ -129,7 +129,8 @@ class Recurrent(Architecture):
         if refused:
             raise UnsupportedError(
                 f"architecture {type(self).__name__.lower()} does not honour {', '.join(sorted(refused))} in a mask, "
-                "since its state carries on from token to token; architecture=decoder does"
+                "since its state carries on from token to token; architecture=decoder does, and dataset.packing=stream "
+                "asks for no documents"
             )
         if mask.key_lengths is not None and state is not None:
             raise UnsupportedError(

@@ -148,7 +148,7 @@ def test_masks_that_a_state_cannot_honour_are_refused(cell, tokens):
             AttentionMask(window=2, documents=torch.zeros_like(tokens)),
             None,
             f"architecture {cell} does not honour documents, window in a mask, since its state carries on from token "
-            "to token; architecture=decoder does",
+            "to token; architecture=decoder does, and dataset.packing=stream asks for no documents",
         ),
         (
             AttentionMask(key_lengths=torch.tensor([1, 2, 3])),
