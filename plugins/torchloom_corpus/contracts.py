@@ -108,6 +108,9 @@ class CorpusStep(ABC):
     def process(self, document: Document) -> str | None:
         """Change a document in place, or say why it is to be dropped.
 
+        A step for HTML takes ``content_type`` out of the metadata of what it made text. An exception drops the document,
+        counted as an error; a step that raises again and again fails its task. An error of torchloom's does so at once.
+
         Counts of what was changed go to ``self.tally.count("masked e-mail addresses", 3)``.
 
         Returns:
@@ -138,8 +141,9 @@ class GlobalStep(CorpusStep):
     `passes`, one behind the other; then reads the documents again, in the same order and tasks, through `process`.
 
     Attributes:
-        folder: Of its own; set by the engine on every instance before anything is called. What a pass writes there must
-            be written whole or not at all, or be overwritten when the task is run again.
+        folder: Of its own; set by the build before anything is called. What a pass writes there must be written whole or
+            not at all, or be overwritten when the task is run again. What lies in ``folder / "index"`` at the end is
+            kept with the corpus, as ``index/<step>``.
     """
 
     folder: Path
@@ -169,7 +173,7 @@ class CorpusEngine(ABC):
 
         Args:
             passes: In order; each begins when every task of the one before it is complete.
-            logs: Folder for a folder each of datatrove's logs and marks of completion.
+            logs: Folder for a folder each, by its name, of datatrove's logs and marks of completion.
 
         Raises:
             DataError: A task failed; names the pass, the task, its cause and its log.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 EXAMPLES = 5
 """Examples kept of each reason."""
-SAMPLES = 200
+SAMPLES = 100
 """Documents kept of each step's output, from which tokens are estimated."""
+SAMPLE_CHARACTERS = 2000
+"""Characters kept of each: a task saves a sample of every step, so that it must be small."""
 EXCERPT = 300
 """Characters of a document that an example shows."""
 
@@ -94,20 +95,19 @@ class StepTally:
             size: Its bytes; of the text unless given.
         """
         self.dropped[reason] += 1
-        self.dropped_bytes[reason] += len(text.encode("utf-8", "replace")) if size is None else size
+        self.dropped_bytes[reason] += _bytes(text) if size is None else size
         examples = self._examples.setdefault(reason, Sample(EXAMPLES))
         if examples.wants(example):
             examples.add(example, {"id": example, "text": text[:EXCERPT]})
 
     def keep(self, identity: str, text: str) -> None:
         """Count a document that was let through."""
-        size = len(text.encode("utf-8", "replace"))
         self.documents += 1
-        self.bytes += size
+        self.bytes += _bytes(text)
         self.characters += len(text)
         if self._texts.wants(identity):
-            self._texts.add(identity, text[:10_000])
-        self.observe("length", str(int(math.log2(len(text)))) if text else "empty")
+            self._texts.add(identity, text[:SAMPLE_CHARACTERS])
+        self.observe("length", str(len(text).bit_length() - 1) if text else "empty")
 
     @property
     def examples(self) -> dict[str, list[dict[str, str]]]:
@@ -116,7 +116,7 @@ class StepTally:
 
     @property
     def texts(self) -> list[str]:
-        """A random sample of the texts let through, each at most 10,000 characters."""
+        """A random sample of the texts let through, each at most `SAMPLE_CHARACTERS` long."""
         return self._texts.values()
 
     def merge(self, other: StepTally) -> None:
@@ -163,6 +163,10 @@ class StepTally:
 
 def _sample(size: int, items: list[list[Any]]) -> Sample:
     return Sample(size, [(entry[0], entry[1], entry[2]) for entry in items])
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def _hash(key: str) -> int:
