@@ -19,7 +19,9 @@ class MathAttention(Attention):
     Source: Vaswani et al., 2017, Attention Is All You Need, equation 1.
     """
 
-    supports: ClassVar[frozenset[str]] = frozenset({"causal", "window", "key_lengths", "documents", "query_offset"})
+    supports: ClassVar[frozenset[str]] = frozenset(
+        {"causal", "window", "key_lengths", "documents", "query_offset", "bias"}
+    )
 
     def attend(
         self,
@@ -42,6 +44,8 @@ class MathAttention(Attention):
         dtype = torch.promote_types(q_BHTD.dtype, torch.float32)
         scale = head_dim**-0.5 if scale is None else scale
         scores_BGRTS = q_BGRTD.to(dtype) @ k_BG1SD.to(dtype).transpose(-2, -1) * scale
+        if mask.bias is not None:
+            scores_BGRTS = scores_BGRTS + mask.bias.to(dtype).unflatten(1, (num_groups, -1))
 
         seen = mask.materialise(seq_q, k_BGSD.shape[2], q_BHTD.device)
         if seen is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -16,7 +17,9 @@ class SDPAttention(Attention):
     Source: torch.nn.functional.scaled_dot_product_attention.
     """
 
-    supports: ClassVar[frozenset[str]] = frozenset({"causal", "window", "key_lengths", "documents", "query_offset"})
+    supports: ClassVar[frozenset[str]] = frozenset(
+        {"causal", "window", "key_lengths", "documents", "query_offset", "bias"}
+    )
 
     def attend(
         self,
@@ -47,14 +50,18 @@ class SDPAttention(Attention):
             )
 
         seen_B1TS = mask.materialise(seq_q, seq_k, q_BHTD.device)
-        assert seen_B1TS is not None
+        if seen_B1TS is None:
+            seen_B1TS = q_BHTD.new_ones(1, 1, seq_q, seq_k, dtype=torch.bool)
         # A query that sees nothing is a softmax over -inf alone: let it see everything, then drop the result.
         blind_B1T1 = ~seen_B1TS.any(-1, keepdim=True)
+        added = seen_B1TS | blind_B1T1
+        if mask.bias is not None:
+            added = mask.bias.to(q_BHTD.dtype).masked_fill(~added, -torch.inf)
         out_BHTD = scaled_dot_product_attention(
             q_BHTD,
             k_BGSD,
             v_BGSD,
-            attn_mask=seen_B1TS | blind_B1T1,
+            attn_mask=added,
             dropout_p=dropout,
             scale=scale,
             enable_gqa=grouped,

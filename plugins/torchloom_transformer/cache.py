@@ -11,11 +11,17 @@ from torch import Tensor
 
 
 class LayerCache:
-    """Keys and values of one layer, in memory that is taken once."""
+    """Keys and values of one layer, in memory that is taken once.
+
+    Attributes:
+        memory: Keys and values of the other sequence, ``(batch, kv_heads, source_seq, head_dim)`` each, where the layer
+            looks at one.
+    """
 
     def __init__(self, batch: int, kv_heads: int, max_length: int, head_dim: int, like: Tensor) -> None:
         self.k_BGSD = like.new_empty(batch, kv_heads, max_length, head_dim)
         self.v_BGSD = like.new_empty(batch, kv_heads, max_length, head_dim)
+        self.memory: tuple[Tensor, Tensor] | None = None
 
     def extend(self, k_BGTD: Tensor, v_BGTD: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """Write keys and values at ``start`` and return those of all positions so far, in the precision given."""
@@ -24,9 +30,15 @@ class LayerCache:
         self.v_BGSD[:, :, start:end] = v_BGTD
         return self.k_BGSD[:, :, :end].to(k_BGTD.dtype), self.v_BGSD[:, :, :end].to(v_BGTD.dtype)
 
+    def reorder(self, rows: Tensor) -> None:
+        """Put rows in other places."""
+        self.k_BGSD, self.v_BGSD = self.k_BGSD[rows], self.v_BGSD[rows]
+        if self.memory is not None:
+            self.memory = (self.memory[0][rows], self.memory[1][rows])
+
 
 class KVCache:
-    """State of a decoder: one `LayerCache` a layer and the number of tokens they hold.
+    """State of a Transformer: one `LayerCache` a layer and the number of tokens they hold.
 
     Attributes:
         layers: The layers' caches.
@@ -38,3 +50,12 @@ class KVCache:
         self.layers = layers
         self.length = 0
         self.max_length = max_length
+
+    def reorder(self, rows: Tensor) -> None:
+        """Go on from other rows: row ``i`` becomes what row ``rows[i]`` was.
+
+        Args:
+            rows: int64 ``(new batch,)``.
+        """
+        for layer in self.layers:
+            layer.reorder(rows)

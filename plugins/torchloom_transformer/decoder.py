@@ -1,26 +1,24 @@
 """The decoder: a causal Transformer.
 
-Letters: B batch, T positions, S positions of the keys, C d_model, H query heads, G key heads, D head_dim, F ffn_dim.
+Letters: B batch, T positions, C d_model.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from torchloom.contracts.architecture import Architecture
 from torchloom.contracts.attention import Attention, AttentionMask
-from torchloom.contracts.spec import Spec, TokenSpec
-from torchloom.errors import ConfigError, Problem, UnsupportedError
-from torchloom_transformer.cache import KVCache, LayerCache
+from torchloom.contracts.spec import SeriesSpec, Spec, TokenSpec
+from torchloom.errors import ConfigError, UnsupportedError
+from torchloom_transformer.cache import KVCache
 from torchloom_transformer.configs import DecoderConfig
-from torchloom_transformer.rope import Rotation
+from torchloom_transformer.layers import contradictions, initialise
+from torchloom_transformer.stack import Embeddings, Stack
 
 
 class Decoder(Architecture):
@@ -36,11 +34,11 @@ class Decoder(Architecture):
     """
 
     protocols: ClassVar[frozenset[str]] = frozenset({"features", "sequence"})
-    accepts: ClassVar[tuple[type[Spec], ...]] = (TokenSpec,)
+    accepts: ClassVar[tuple[type[Spec], ...]] = (TokenSpec, SeriesSpec)
     takes_attention: ClassVar[bool] = True
     causal: bool = True
 
-    def __init__(self, config: DecoderConfig, spec: TokenSpec, attention: Attention) -> None:
+    def __init__(self, config: DecoderConfig, spec: TokenSpec | SeriesSpec, attention: Attention) -> None:
         """Build and initialise the network.
 
         Args:
@@ -52,37 +50,20 @@ class Decoder(Architecture):
             ConfigError: Head counts or sizes do not fit each other.
         """
         super().__init__(config, spec, attention)
-        problems = _contradictions(config)
+        problems = contradictions(config)
         if problems:
             raise ConfigError(problems)
         self.width = config.d_model
-        self.head_dim = config.d_model // config.num_heads
         self.context_length = spec.context_length
-
-        self.token_embedding = nn.Embedding(spec.vocab_size, config.d_model)
-        self.position_embedding = (
-            nn.Embedding(spec.context_length, config.d_model) if config.positions == "learned" else None
-        )
-        self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(Block(config, attention) for _ in range(config.num_layers))
-        self.norm = _norm(config)
-        self._initialise(config)
-
-    def _initialise(self, config: DecoderConfig) -> None:
-        # Every block adds twice to the residual stream; the smaller weights keep its variance from growing with depth.
-        adding_std = config.init_std / math.sqrt(2 * config.num_layers)
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                adds = name.endswith(("attention.out", "feed_forward.down"))
-                nn.init.normal_(module.weight, std=adding_std if adds else config.init_std)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+        self.embeddings = Embeddings(config, spec, spec.context_length)
+        self.stack = Stack(config, attention, config.num_layers, causal=True)
+        initialise(self, config, config.num_layers * self.stack.steps)
 
     def sequence(self, tokens: Tensor, *, mask: AttentionMask | None = None, state: KVCache | None = None) -> Tensor:
         """Map each position to one vector; see `Architecture.sequence`.
 
         Args:
-            tokens: int64 ``(batch, seq)``.
+            tokens: int64 ``(batch, seq)``, or vectors float ``(batch, seq, channels)`` of a series.
             mask: Structure beyond causality. Key lengths and documents count all keys, those in the state included.
             state: From `new_state`, to continue from.
 
@@ -95,24 +76,8 @@ class Decoder(Architecture):
         start = 0 if state is None else state.length
         end = start + tokens.shape[1]
         self._check_length(end if state is None else max(end, state.max_length))
-        if state is not None and end > state.max_length:
-            raise UnsupportedError(f"the KV cache has room for {state.max_length} tokens, and {end} were fed to it")
-
-        mask = dataclasses.replace(mask or AttentionMask(), causal=True, query_offset=start)
-        x_BTC = self.token_embedding(tokens)
-        if self.position_embedding is not None:
-            x_BTC = x_BTC + self.position_embedding.weight[start:end]
-        rotation = None
-        if self.config.positions == "rope":
-            rotation = Rotation.of(start, tokens.shape[1], self.head_dim, self.config.rope_theta, tokens.device)
-
-        x_BTC = self.dropout(x_BTC)
-        for index, block in enumerate(self.layers):
-            x_BTC = block(x_BTC, mask, rotation, None if state is None else state.layers[index])
-        if state is not None:
-            state.length = end
-        output: Tensor = self.norm(x_BTC)
-        return output
+        vectors: Tensor = self.stack(self.embeddings(tokens, start), mask or AttentionMask(), state)
+        return vectors
 
     def features(self, inputs: Tensor, *, lengths: Tensor | None = None, encoded: Tensor | None = None) -> Tensor:
         """Return the vector of each row's last real position, the only one that has seen the whole row.
@@ -137,18 +102,19 @@ class Decoder(Architecture):
             UnsupportedError: ``max_length`` is more than the context length.
         """
         self._check_length(max_length)
-        kv_heads = self.config.num_kv_heads or self.config.num_heads
-        like = self.token_embedding.weight
-        layers = [LayerCache(batch_size, kv_heads, max_length, self.head_dim, like) for _ in self.layers]
-        return KVCache(layers, max_length)
+        return self.stack.new_state(batch_size, max_length)
 
     def input_embedding(self) -> nn.Embedding | None:
         """Return the token embedding if it is tied."""
-        return self.token_embedding if self.config.tie_embeddings else None
+        return self.embeddings.token if self.config.tie_embeddings else None
 
     def blocks(self) -> Sequence[nn.Module]:
         """Return the blocks, first to last."""
-        return tuple(self.layers)
+        return tuple(self.stack.layers)
+
+    def penalty(self) -> Tensor | None:
+        """Return what uneven use of experts and steps of recurrence cost."""
+        return self.stack.penalty()
 
     def _check_length(self, length: int) -> None:
         if length > self.context_length:
@@ -156,144 +122,3 @@ class Decoder(Architecture):
                 f"the decoder was built for sequences of up to {self.context_length} tokens and was given {length}: "
                 "feed it the last ones only, or train with a larger dataset.context_length"
             )
-
-
-class Block(nn.Module):
-    """One Transformer block, normalised before each layer.
-
-    Source: Xiong et al., 2020, On Layer Normalization in the Transformer Architecture, section 3.2 (pre-norm).
-    """
-
-    def __init__(self, config: DecoderConfig, attention: Attention) -> None:
-        super().__init__()
-        self.attention_norm = _norm(config)
-        self.attention = SelfAttention(config, attention)
-        self.feed_forward_norm = _norm(config)
-        self.feed_forward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(
-        self, x_BTC: Tensor, mask: AttentionMask, rotation: Rotation | None = None, cache: LayerCache | None = None
-    ) -> Tensor:
-        """Map ``(batch, seq, d_model)`` to the same shape."""
-        x_BTC = x_BTC + self.dropout(self.attention(self.attention_norm(x_BTC), mask, rotation, cache))
-        output: Tensor = x_BTC + self.dropout(self.feed_forward(self.feed_forward_norm(x_BTC)))
-        return output
-
-
-class SelfAttention(nn.Module):
-    """Queries, keys and values from one projection, a kernel, and the projection back.
-
-    Several query heads may share one key head (grouped-query attention).
-    """
-
-    def __init__(self, config: DecoderConfig, attention: Attention) -> None:
-        super().__init__()
-        self.kernel = attention
-        self.num_heads = config.num_heads
-        self.kv_heads = config.num_kv_heads or config.num_heads
-        self.head_dim = config.d_model // config.num_heads
-        self.attention_dropout = config.dropout
-        self.qkv = nn.Linear(config.d_model, (self.num_heads + 2 * self.kv_heads) * self.head_dim, bias=config.bias)
-        self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
-
-    def forward(
-        self, x_BTC: Tensor, mask: AttentionMask, rotation: Rotation | None = None, cache: LayerCache | None = None
-    ) -> Tensor:
-        """Map ``(batch, seq, d_model)`` to the same shape."""
-        qkv_BTHD = self.qkv(x_BTC).view(*x_BTC.shape[:2], -1, self.head_dim)
-        qk_BTHD, v_BTGD = qkv_BTHD.split((self.num_heads + self.kv_heads, self.kv_heads), dim=2)
-        if rotation is not None:
-            qk_BTHD = rotation.apply(qk_BTHD)  # queries and keys at once
-        q_BTHD, k_BTGD = qk_BTHD.split((self.num_heads, self.kv_heads), dim=2)
-        q_BHTD, k_BGSD, v_BGSD = q_BTHD.transpose(1, 2), k_BTGD.transpose(1, 2), v_BTGD.transpose(1, 2)
-        if cache is not None:
-            k_BGSD, v_BGSD = cache.extend(k_BGSD, v_BGSD, mask.query_offset)
-        dropout = self.attention_dropout if self.training else 0.0
-        out_BHTD = self.kernel(q_BHTD, k_BGSD, v_BGSD, mask, dropout=dropout)
-        output: Tensor = self.out(out_BHTD.transpose(1, 2).flatten(2))
-        return output
-
-
-class FeedForward(nn.Module):
-    """Two linear layers with a non-linearity between; for swiglu the first gives values and gates alike.
-
-    Source: Shazeer, 2020, GLU Variants Improve Transformer, equation 6 (swiglu).
-    """
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        ffn_dim = hidden_width(config)
-        self.activation = _ACTIVATIONS[config.activation]
-        up_dim = 2 * ffn_dim if config.activation == "swiglu" else ffn_dim
-        self.up = nn.Linear(config.d_model, up_dim, bias=config.bias)
-        self.down = nn.Linear(ffn_dim, config.d_model, bias=config.bias)
-
-    def forward(self, x_BTC: Tensor) -> Tensor:
-        """Map ``(batch, seq, d_model)`` to the same shape."""
-        output: Tensor = self.down(self.activation(self.up(x_BTC)))
-        return output
-
-
-def hidden_width(config: DecoderConfig) -> int:
-    """Return the width of the feed-forward layers.
-
-    Unless given, it is 4 ``d_model``, or about 8/3 for swiglu, whose third matrix then costs no more parameters.
-    """
-    if config.ffn_dim is not None:
-        return config.ffn_dim
-    if config.activation != "swiglu":
-        return 4 * config.d_model
-    return math.ceil(8 * config.d_model / (3 * config.multiple_of)) * config.multiple_of
-
-
-def _swiglu(gate_and_value: Tensor) -> Tensor:
-    gate, value = gate_and_value.chunk(2, dim=-1)
-    return F.silu(gate) * value
-
-
-def _gelu_tanh(x: Tensor) -> Tensor:
-    return F.gelu(x, approximate="tanh")
-
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "swiglu": _swiglu,
-    "gelu": F.gelu,
-    "gelu_tanh": _gelu_tanh,
-    "relu": F.relu,
-}
-
-
-def _norm(config: DecoderConfig) -> nn.Module:
-    if config.norm == "layernorm":
-        return nn.LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias)
-    return nn.RMSNorm(config.d_model, eps=config.norm_eps)
-
-
-def _contradictions(config: DecoderConfig) -> list[Problem]:
-    problems = []
-    if config.d_model % config.num_heads:
-        problems.append(
-            Problem(
-                "architecture.d_model",
-                f"{config.d_model} cannot be divided into num_heads={config.num_heads} heads of equal size",
-                "choose a d_model that is a multiple of num_heads",
-            )
-        )
-    elif config.positions == "rope" and config.d_model // config.num_heads % 2:
-        problems.append(
-            Problem(
-                "architecture.positions",
-                f"rope turns pairs of elements, and a head has {config.d_model // config.num_heads} of them",
-                "choose d_model and num_heads so that d_model / num_heads is even, or positions=learned",
-            )
-        )
-    if config.num_kv_heads is not None and config.num_heads % config.num_kv_heads:
-        problems.append(
-            Problem(
-                "architecture.num_kv_heads",
-                f"num_heads={config.num_heads} query heads cannot share {config.num_kv_heads} key heads evenly",
-                "choose a divisor of num_heads",
-            )
-        )
-    return problems

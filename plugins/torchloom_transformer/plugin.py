@@ -20,4 +20,22 @@ def torchloom_components() -> Iterable[Component]:
             source="Radford et al., 2019 (GPT-2); Touvron et al., 2023 (LLaMA)",
             slots={"attention": "sdpa"},
         ),
+        Component(
+            kind="architecture",
+            name="encoder",
+            target="torchloom_transformer.encoder:Encoder",
+            config="torchloom_transformer.configs:EncoderConfig",
+            summary="BERT-style Transformer that looks both ways; a vector a position or, pooled, a vector an example.",
+            source="Devlin et al., 2019 (BERT); Warner et al., 2024 (ModernBERT)",
+            slots={"attention": "sdpa"},
+        ),
+        Component(
+            kind="architecture",
+            name="encoder_decoder",
+            target="torchloom_transformer.encoder_decoder:EncoderDecoder",
+            config="torchloom_transformer.configs:EncoderDecoderConfig",
+            summary="Transformer that reads one sequence and writes another.",
+            source="Vaswani et al., 2017; Raffel et al., 2020 (T5)",
+            slots={"attention": "sdpa"},
+        ),
     ]

@@ -23,6 +23,7 @@ class AttentionMask:
         key_lengths: Real keys of each row, int64 ``(batch,)``; later ones are padding.
         documents: Document number of each key, int64 ``(batch, seq_k)``; only keys of the query's own document are seen.
         query_offset: Position of the first query among the keys: with a cache of ``n`` keys, new queries start at ``n``.
+        bias: Added to the scaled scores before the softmax, ``(1 or batch, heads, seq_q, seq_k)``: relative positions.
     """
 
     causal: bool = False
@@ -30,6 +31,7 @@ class AttentionMask:
     key_lengths: Tensor | None = None
     documents: Tensor | None = None
     query_offset: int = 0
+    bias: Tensor | None = None
 
     def features(self) -> frozenset[str]:
         """Return the names of the structures in use, which a kernel must support."""
@@ -39,16 +41,19 @@ class AttentionMask:
             "key_lengths": self.key_lengths is not None,
             "documents": self.documents is not None,
             "query_offset": self.query_offset != 0,
+            "bias": self.bias is not None,
         }
         return frozenset(name for name, present in used.items() if present)
 
     def materialise(self, seq_q: int, seq_k: int, device: torch.device | None = None) -> Tensor | None:
         """Return the mask as a boolean matrix, True where a query sees a key; the meaning all kernels are held to.
 
+        The bias is no part of it.
+
         Returns:
             bool ``(1 or batch, 1, seq_q, seq_k)``, or None if every query sees every key.
         """
-        if not self.features() - {"query_offset"}:
+        if not self.features() - {"query_offset", "bias"}:
             return None
         query = torch.arange(seq_q, device=device).view(1, 1, seq_q, 1) + self.query_offset
         key = torch.arange(seq_k, device=device).view(1, 1, 1, seq_k)

@@ -15,7 +15,16 @@ from torchloom.component import Component
 from torchloom.contracts.architecture import AdversarialPair, Architecture
 from torchloom.contracts.attention import Attention, AttentionMask
 from torchloom.contracts.dataset import Batch
-from torchloom.contracts.spec import ImageSpec, Spec, TokenSpec
+from torchloom.contracts.spec import (
+    ImageSpec,
+    LabelledTextSpec,
+    QuestionSpec,
+    SentencePairSpec,
+    Seq2SeqSpec,
+    SeriesSpec,
+    Spec,
+    TokenSpec,
+)
 from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import ConfigError, MissingDependencyError
 
@@ -24,6 +33,12 @@ SPECS: tuple[Spec, ...] = (
     ImageSpec(channels=3, height=32, width=32, num_classes=3, classes=("a", "b", "c")),
     ImageSpec(channels=3, height=64, width=64, num_classes=3, classes=("a", "b", "c")),
     TokenSpec(vocab_size=17, context_length=12),
+    LabelledTextSpec(vocab_size=17, context_length=12, num_classes=3, classes=("a", "b", "c"), pairs=True),
+    SentencePairSpec(vocab_size=17, context_length=12, mask_id=1),
+    QuestionSpec(vocab_size=17, context_length=12),
+    Seq2SeqSpec(vocab_size=17, source_length=12, target_length=8, pad_id=0, bos_id=1, eos_id=2),
+    SeriesSpec(channels=2, context_length=12, horizon=3),
+    SeriesSpec(channels=2, context_length=12, num_classes=3, classes=("a", "b", "c")),
 )
 """Examples small enough for any machine; a component is tested on the first that it takes."""
 
@@ -109,14 +124,50 @@ def batch_of(spec: Spec, size: int, seed: int = 0) -> Batch:
         shape = (size, spec.channels, spec.height, spec.width)
         labels = torch.randint(max(spec.num_classes, 1), (size,), generator=generator)
         return {"image": torch.rand(shape, generator=generator), "label": labels}
+    if isinstance(spec, SeriesSpec):
+        drawn = torch.randn(size, spec.context_length + spec.horizon, spec.channels, generator=generator)
+        labels = torch.randint(max(spec.num_classes, 1), (size,), generator=generator)
+        series, future = drawn.split((spec.context_length, spec.horizon), dim=1)
+        return {"series": series, **({"future": future} if spec.horizon else {"label": labels})}
+    if isinstance(spec, Seq2SeqSpec):
+        source = torch.randint(3, spec.vocab_size, (size, spec.source_length), generator=generator)
+        target = torch.randint(3, spec.vocab_size, (size, spec.target_length + 1), generator=generator)
+        target[:, 0], target[:, -1] = spec.bos_id or 0, spec.eos_id or 0
+        full = torch.ones(size, dtype=torch.int64)
+        lengths = {"source_length": full * spec.source_length, "target_length": full * (spec.target_length + 1)}
+        return {"source": source, "target": target, **lengths}
     assert isinstance(spec, TokenSpec)
+    if isinstance(spec, LabelledTextSpec | SentencePairSpec | QuestionSpec):
+        return _texts(spec, size, generator)
     return {"tokens": torch.randint(spec.vocab_size, (size, spec.context_length + 1), generator=generator)}
+
+
+def _texts(spec: TokenSpec, size: int, generator: torch.Generator) -> Batch:
+    """Return pairs of texts of equal length, with labels, or with an answer in the second text."""
+    length = spec.context_length
+    tokens = torch.randint(3, spec.vocab_size, (size, length), generator=generator)
+    segments = (torch.arange(length) >= length // 2).long().expand(size, -1)
+    batch = {"tokens": tokens, "length": torch.full((size,), length), "segments": segments}
+    if not isinstance(spec, QuestionSpec):
+        labels = torch.randint(getattr(spec, "num_classes", 2), (size,), generator=generator)
+        return {**batch, "label": labels}
+    start = torch.randint(length // 2, length - 2, (size,), generator=generator)
+    place = torch.arange(length) - length // 2  # each token of the context stands for one letter
+    offsets = torch.stack((place, place + 1), -1).masked_fill(place[:, None] < 0, -1).expand(size, -1, -1)
+    context = torch.full((size, length - length // 2), ord("a"), dtype=torch.uint8)
+    answers = torch.tensor([[ord("a"), ord("a"), 0]], dtype=torch.uint8).expand(size, -1)
+    numbers = torch.arange(size)
+    spans = {"start": start, "end": start + 1, "example": numbers, "offsets": offsets}
+    return {**batch, **spans, "context": context, "answers": answers}
 
 
 def inputs_of(spec: Spec, size: int, seed: int = 0) -> Tensor:
     """Return what an architecture takes of such examples: images, or ``context_length`` token ids a row."""
     batch = batch_of(spec, size, seed)
-    return batch["image"] if "image" in batch else batch["tokens"][:, :-1]
+    for name in ("image", "series", "source"):
+        if name in batch:
+            return batch[name]
+    return batch["tokens"][:, :-1]
 
 
 class TinyNetwork(Architecture):

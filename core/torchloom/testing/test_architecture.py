@@ -23,6 +23,8 @@ def forward_of(architecture: Architecture) -> Callable[[Tensor], Tensor]:
     if isinstance(architecture, AdversarialPair):
         pair = architecture
         return lambda noise: pair.discriminator(pair.generator(noise))
+    if "seq2seq" in architecture.protocols:
+        return lambda tokens: architecture.seq2seq(tokens, tokens)
     protocol = next(name for name in ("sequence", "features") if name in architecture.protocols)
     method: Callable[[Tensor], Tensor] = getattr(architecture, protocol)
     return method
@@ -48,6 +50,7 @@ class TestArchitecture:
         assert cls.protocols, "an architecture without a protocol can be trained by nothing"
         for name in set(cls.protocols) & set(PROTOCOLS):
             assert getattr(cls, name) is not getattr(Architecture, name)
+        assert ("seq2seq" in cls.protocols) == (cls.decode is not Architecture.decode)
         assert ("adversarial_pair" in cls.protocols) == issubclass(cls, AdversarialPair)
 
     def test_takes_attention_where_it_opens_the_group(self, component: Component) -> None:
@@ -67,6 +70,37 @@ class TestArchitecture:
             leading = (4,) if name == "features" else tuple(inputs.shape)
             assert outputs.shape == (*leading, architecture.width)
             assert outputs.isfinite().all()
+
+    def test_second_sequence_is_written_from_the_first(self, component: Component) -> None:
+        """It depends on the whole first sequence but its padding, and on no later position of its own."""
+        architecture = build_architecture(component).eval()
+        if "seq2seq" not in architecture.protocols:
+            pytest.skip("writes no second sequence")
+        source, target = inputs_of(architecture.spec, 3, seed=1), inputs_of(architecture.spec, 3)
+        lengths = torch.tensor([2, 5, source.shape[1]])
+        padding = torch.arange(source.shape[1]) >= lengths[:, None]
+        with torch.no_grad():
+            before = architecture.seq2seq(source, target, source_lengths=lengths)
+            assert before.shape == (*target.shape, architecture.width)
+            other = torch.where(padding, (source + 1) % 7, source)
+            torch.testing.assert_close(before, architecture.seq2seq(other, target, source_lengths=lengths))
+            other = torch.where(padding, source, (source + 1) % 7)
+            assert not torch.allclose(before, architecture.seq2seq(other, target, source_lengths=lengths))
+            cut = target.shape[1] // 2
+            changed = torch.cat((target[:, :cut], (target[:, cut:] + 1) % 7), 1)
+            after = architecture.seq2seq(source, changed, source_lengths=lengths)
+            torch.testing.assert_close(before[:, :cut], after[:, :cut])
+
+    def test_second_sequence_is_the_same_step_by_step(self, component: Component) -> None:
+        architecture = build_architecture(component).eval()
+        if "seq2seq" not in architecture.protocols:
+            pytest.skip("writes no second sequence")
+        source, target = inputs_of(architecture.spec, 3, seed=1), inputs_of(architecture.spec, 3)
+        with torch.no_grad():
+            memory = architecture.encode(source)
+            state = architecture.new_state(3, target.shape[1])
+            pieces = [architecture.decode(piece, memory, state=state) for piece in target.split((3, 1, 1, 7), dim=1)]
+            torch.testing.assert_close(torch.cat(pieces, 1), architecture.seq2seq(source, target), rtol=1e-4, atol=1e-5)
 
     def test_pair_makes_images_and_judges_them(self, component: Component) -> None:
         pair = build_architecture(component).eval()

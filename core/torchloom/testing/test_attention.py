@@ -24,6 +24,7 @@ STRUCTURES: dict[str, dict[str, Any]] = {
     "key_lengths": {"key_lengths": torch.tensor([10, 6])},
     "documents": {"documents": torch.tensor([[0, 0, 0, 0, 1, 1, 1, 2, 2, 2], [0, 0, 1, 1, 1, 1, 1, 1, 1, 1]])},
     "query_offset": {"query_offset": OFFSET},
+    "bias": {"bias": torch.randn(1, HEADS, SEQ, SEQ, generator=torch.Generator().manual_seed(2))},
 }
 SINGLE = [(name,) for name in STRUCTURES]
 COMBINED = [names for count in (2, 3) for names in itertools.combinations(STRUCTURES, count)]
@@ -33,6 +34,8 @@ def mask_of(names: tuple[str, ...]) -> AttentionMask:
     merged: dict[str, Any] = {}
     for name in names:
         merged |= STRUCTURES[name]
+    if "bias" in merged:
+        merged["bias"] = merged["bias"][:, :, merged.get("query_offset", 0) :]
     return AttentionMask(**merged)
 
 
@@ -72,6 +75,8 @@ def reference(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, scale: float
     repeats = q.shape[1] // k.shape[1]
     q, k, v = q.double(), k.double().repeat_interleave(repeats, 1), v.double().repeat_interleave(repeats, 1)
     scores = q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if mask.bias is not None:
+        scores = scores + mask.bias.to(q.device)
     seen = mask.materialise(q.shape[2], k.shape[2], q.device)
     if seen is None:
         return scores.softmax(-1) @ v

@@ -25,7 +25,7 @@ class TestTokenizer:
         ids = tokenizer.encode(PIECE)
         assert ids.dtype == torch.int64
         assert ids.ndim == 1
-        assert 0 < len(ids) <= len(PIECE)
+        assert 0 < len(ids) <= len(PIECE.encode())
         assert ids.min() >= 0
         assert ids.max() < tokenizer.vocab_size
 

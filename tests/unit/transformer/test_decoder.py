@@ -18,7 +18,8 @@ from torchloom_attention.configs import MathAttentionConfig, SDPAttentionConfig
 from torchloom_attention.math import MathAttention
 from torchloom_attention.sdpa import SDPAttention
 from torchloom_transformer.configs import DecoderConfig
-from torchloom_transformer.decoder import Decoder, hidden_width
+from torchloom_transformer.decoder import Decoder
+from torchloom_transformer.layers import hidden_width
 
 SPEC = TokenSpec(vocab_size=11, context_length=12)
 SDPA = SDPAttention(SDPAttentionConfig())
@@ -165,7 +166,7 @@ def test_kernels_share_checkpoints_and_results():
 @pytest.mark.parametrize("tie", [True, False])
 def test_the_output_matrix_is_tied_on_request(tie: bool):
     decoder = make(tie_embeddings=tie)
-    assert decoder.input_embedding() is (decoder.token_embedding if tie else None)
+    assert decoder.input_embedding() is (decoder.embeddings.token if tie else None)
 
 
 @shapes
@@ -180,9 +181,9 @@ def test_every_parameter_learns(options: dict[str, Any]):
 
 def test_initial_weights_have_the_stated_spread():
     decoder = make(d_model=256, num_layers=8, bias=True, init_std=0.05)
-    block = decoder.layers[3]
+    block = decoder.stack.layers[3]
     assert block.attention.qkv.weight.std().item() == pytest.approx(0.05, rel=0.05)
-    assert decoder.token_embedding.weight.std().item() == pytest.approx(0.05, rel=0.05)
+    assert decoder.embeddings.token.weight.std().item() == pytest.approx(0.05, rel=0.05)
     assert block.attention.out.weight.std().item() == pytest.approx(0.05 / 4, rel=0.05)
     assert block.feed_forward.down.weight.std().item() == pytest.approx(0.05 / 4, rel=0.05)
     assert block.feed_forward.up.bias.abs().sum() == 0
@@ -279,11 +280,11 @@ def test_a_full_cache_refuses_more():
     assert state.length == 0
 
 
-def test_declaring_the_decoder_imports_no_torch():
+def test_declaring_the_architectures_imports_no_torch():
     code = """
 import sys
 from torchloom_transformer import configs, plugin
-assert [component.name for component in plugin.torchloom_components()] == ["decoder"]
+assert [component.name for component in plugin.torchloom_components()] == ["decoder", "encoder", "encoder_decoder"]
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

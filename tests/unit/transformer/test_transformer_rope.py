@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchloom_transformer.rope import Rotation
+from torchloom_transformer.positions import Rotation
 
 CPU = torch.device("cpu")
 

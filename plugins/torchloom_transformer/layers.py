@@ -1,0 +1,303 @@
+"""What all Transformers here are made of.
+
+Letters: B batch, T positions, S positions of the keys, C d_model, H query heads, G key heads, D head_dim, F ffn_dim,
+E experts, K experts a token, N tokens of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torchloom.contracts.attention import Attention, AttentionMask
+from torchloom.errors import Problem
+from torchloom_transformer.cache import LayerCache
+from torchloom_transformer.configs import TransformerConfig
+from torchloom_transformer.positions import Rotation
+
+
+class Block(nn.Module):
+    """One Transformer block: self-attention, perhaps attention to another sequence, and feed-forward layers.
+
+    Source: Vaswani et al., 2017, section 3.1; Xiong et al., 2020, section 3.2, for the normalisation's place.
+    """
+
+    def __init__(self, config: TransformerConfig, attention: Attention, *, cross: bool = False) -> None:
+        super().__init__()
+        self.before = config.norm_placement == "before"
+        self.attention_norm = norm(config)
+        self.attention = SelfAttention(config, attention)
+        self.cross_norm = norm(config) if cross else None
+        self.cross_attention = CrossAttention(config, attention) if cross else None
+        self.feed_forward_norm = norm(config)
+        self.feed_forward = Experts(config) if config.experts else FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x_BTC: Tensor,
+        mask: AttentionMask,
+        rotation: Rotation | None = None,
+        cache: LayerCache | None = None,
+        memory_BSC: Tensor | None = None,
+        memory_mask: AttentionMask | None = None,
+    ) -> Tensor:
+        """Map ``(batch, seq, d_model)`` to the same shape."""
+        x_BTC = self._add(x_BTC, self.attention_norm, lambda x: self.attention(x, mask, rotation, cache))
+        if self.cross_attention is not None:
+            assert self.cross_norm is not None
+            cross = self.cross_attention
+            x_BTC = self._add(x_BTC, self.cross_norm, lambda x: cross(x, memory_BSC, memory_mask, cache))
+        return self._add(x_BTC, self.feed_forward_norm, self.feed_forward)
+
+    def _add(self, x_BTC: Tensor, normalise: nn.Module, layer: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.before:
+            added: Tensor = x_BTC + self.dropout(layer(normalise(x_BTC)))
+            return added
+        normalised: Tensor = normalise(x_BTC + self.dropout(layer(x_BTC)))
+        return normalised
+
+
+class SelfAttention(nn.Module):
+    """Queries, keys and values from one projection, a kernel, and the projection back.
+
+    Several query heads may share one key head (grouped-query attention).
+    """
+
+    def __init__(self, config: TransformerConfig, attention: Attention) -> None:
+        super().__init__()
+        self.kernel = attention
+        self.num_heads = config.num_heads
+        self.kv_heads = config.num_kv_heads or config.num_heads
+        self.head_dim = head_dim(config)
+        self.scale = None if config.scale_attention else 1.0
+        self.attention_dropout = config.dropout
+        self.qkv = nn.Linear(config.d_model, (self.num_heads + 2 * self.kv_heads) * self.head_dim, bias=config.bias)
+        self.out = nn.Linear(self.num_heads * self.head_dim, config.d_model, bias=config.bias)
+
+    def forward(
+        self, x_BTC: Tensor, mask: AttentionMask, rotation: Rotation | None = None, cache: LayerCache | None = None
+    ) -> Tensor:
+        """Map ``(batch, seq, d_model)`` to the same shape."""
+        qkv_BTHD = self.qkv(x_BTC).view(*x_BTC.shape[:2], -1, self.head_dim)
+        qk_BTHD, v_BTGD = qkv_BTHD.split((self.num_heads + self.kv_heads, self.kv_heads), dim=2)
+        if rotation is not None:
+            qk_BTHD = rotation.apply(qk_BTHD)  # queries and keys at once
+        q_BTHD, k_BTGD = qk_BTHD.split((self.num_heads, self.kv_heads), dim=2)
+        q_BHTD, k_BGSD, v_BGSD = q_BTHD.transpose(1, 2), k_BTGD.transpose(1, 2), v_BTGD.transpose(1, 2)
+        if cache is not None:
+            k_BGSD, v_BGSD = cache.extend(k_BGSD, v_BGSD, mask.query_offset)
+        dropout = self.attention_dropout if self.training else 0.0
+        out_BHTD = self.kernel(q_BHTD, k_BGSD, v_BGSD, mask, dropout=dropout, scale=self.scale)
+        output: Tensor = self.out(out_BHTD.transpose(1, 2).flatten(2))
+        return output
+
+
+class CrossAttention(nn.Module):
+    """Queries from one sequence, keys and values from another."""
+
+    def __init__(self, config: TransformerConfig, attention: Attention) -> None:
+        super().__init__()
+        self.kernel = attention
+        self.num_heads = config.num_heads
+        self.kv_heads = config.num_kv_heads or config.num_heads
+        self.head_dim = head_dim(config)
+        self.scale = None if config.scale_attention else 1.0
+        self.attention_dropout = config.dropout
+        self.query = nn.Linear(config.d_model, self.num_heads * self.head_dim, bias=config.bias)
+        self.key_value = nn.Linear(config.d_model, 2 * self.kv_heads * self.head_dim, bias=config.bias)
+        self.out = nn.Linear(self.num_heads * self.head_dim, config.d_model, bias=config.bias)
+
+    def forward(
+        self,
+        x_BTC: Tensor,
+        memory_BSC: Tensor | None,
+        mask: AttentionMask | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """Map ``(batch, seq, d_model)`` to the same shape, looking at ``memory`` ``(batch, source_seq, d_model)``.
+
+        A cache keeps the keys and values of the memory from the first call on.
+        """
+        q_BHTD = self.query(x_BTC).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        known = None if cache is None else cache.memory
+        if known is None:
+            assert memory_BSC is not None
+            kv_BGSD = self.key_value(memory_BSC).unflatten(-1, (2 * self.kv_heads, self.head_dim)).transpose(1, 2)
+            known = (kv_BGSD[:, : self.kv_heads], kv_BGSD[:, self.kv_heads :])
+            if cache is not None:
+                cache.memory = known
+        dropout = self.attention_dropout if self.training else 0.0
+        k_BGSD, v_BGSD = known
+        out_BHTD = self.kernel(q_BHTD, k_BGSD, v_BGSD, mask or AttentionMask(), dropout=dropout, scale=self.scale)
+        output: Tensor = self.out(out_BHTD.transpose(1, 2).flatten(2))
+        return output
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a non-linearity between; with a gate the first gives gates and values.
+
+    Source: Shazeer, 2020, GLU Variants Improve Transformer, equations 5 and 6 (geglu, swiglu).
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        ffn_dim = hidden_width(config)
+        self.activation = ACTIVATIONS[config.activation]
+        up_dim = 2 * ffn_dim if gated(config) else ffn_dim
+        self.up = nn.Linear(config.d_model, up_dim, bias=config.bias)
+        self.down = nn.Linear(ffn_dim, config.d_model, bias=config.bias)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """Map ``(batch, seq, d_model)`` to the same shape."""
+        output: Tensor = self.down(self.activation(self.up(x_BTC)))
+        return output
+
+
+class Experts(nn.Module):
+    """Several feed-forward layers, each token being sent to the few that a router chooses for it. No token is dropped.
+
+    Attributes:
+        balance: Of the last forward pass: experts times the sum over experts of the share of tokens sent to one and the
+            mean probability it was given; 1 if all are used alike, up to the number of experts if one is used alone.
+
+    Source: Shazeer et al., 2017, Outrageously Large Neural Networks, section 2; Fedus et al., 2022, Switch
+    Transformers, equations 4 to 6; weights renormalised over the chosen experts, as Jiang et al., 2024, Mixtral.
+    """
+
+    balance: Tensor | None = None
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.per_token = config.experts_per_token
+        self.router = nn.Linear(config.d_model, config.experts, bias=False)
+        self.experts = nn.ModuleList(FeedForward(config) for _ in range(config.experts))
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """Map ``(batch, seq, d_model)`` to the same shape."""
+        x_NC = x_BTC.flatten(0, 1)
+        probability_NE = self.router(x_NC).float().softmax(-1)
+        weight_NK, chosen_NK = probability_NE.topk(self.per_token, dim=-1)
+        weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True)
+        count = len(self.experts)
+        share_E = torch.bincount(chosen_NK.flatten(), minlength=count) / chosen_NK.numel()
+        self.balance = count * (share_E * probability_NE.mean(0)).sum()
+        output_NC = torch.zeros_like(x_NC)
+        for number, expert in enumerate(self.experts):
+            token, place = (chosen_NK == number).nonzero(as_tuple=True)
+            weighted = expert(x_NC[token]) * weight_NK[token, place, None].to(x_NC.dtype)
+            output_NC = output_NC.index_add(0, token, weighted.to(x_NC.dtype))
+        return output_NC.view_as(x_BTC)
+
+
+def hidden_width(config: TransformerConfig) -> int:
+    """Return the width of the feed-forward layers.
+
+    Unless given, it is 4 ``d_model``, or about 8/3 with a gate, whose third matrix then costs no more parameters.
+    """
+    if config.ffn_dim is not None:
+        return config.ffn_dim
+    if not gated(config):
+        return 4 * config.d_model
+    return math.ceil(8 * config.d_model / (3 * config.multiple_of)) * config.multiple_of
+
+
+def head_dim(config: TransformerConfig) -> int:
+    """Return the length of a head's vectors."""
+    return config.head_dim or config.d_model // config.num_heads
+
+
+def gated(config: TransformerConfig) -> bool:
+    """Return whether the feed-forward layers have a gate."""
+    return config.activation in ("swiglu", "geglu", "geglu_tanh")
+
+
+def norm(config: TransformerConfig) -> nn.Module:
+    """Return a new normalisation of vectors of ``d_model``."""
+    if config.norm == "layernorm":
+        return nn.LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias)
+    return nn.RMSNorm(config.d_model, eps=config.norm_eps)
+
+
+def initialise(network: nn.Module, config: TransformerConfig, layers: int) -> None:
+    """Draw all weights anew: normal, smaller where a layer adds to the residual stream.
+
+    Every block adds to the stream; the smaller weights keep its variance from growing with depth.
+
+    Args:
+        network: The whole architecture.
+        config: Gives the standard deviation.
+        layers: Blocks one behind the other.
+    """
+    adding_std = config.init_std / math.sqrt(2 * layers)
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            adds = name.endswith((".out", ".down"))
+            nn.init.normal_(module.weight, std=adding_std if adds else config.init_std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def contradictions(config: TransformerConfig) -> list[Problem]:
+    """Return fields that do not fit each other."""
+    problems = []
+    size = head_dim(config)
+    if config.head_dim is None and config.d_model % config.num_heads:
+        problems.append(
+            Problem(
+                "architecture.d_model",
+                f"{config.d_model} cannot be divided into num_heads={config.num_heads} heads of equal size",
+                "choose a d_model that is a multiple of num_heads",
+            )
+        )
+    elif config.positions == "rope" and size % 2:
+        problems.append(
+            Problem(
+                "architecture.positions",
+                f"rope turns pairs of elements, and a head has {size} of them",
+                "choose d_model and num_heads so that d_model / num_heads is even, or positions=learned",
+            )
+        )
+    if config.num_kv_heads is not None and config.num_heads % config.num_kv_heads:
+        problems.append(
+            Problem(
+                "architecture.num_kv_heads",
+                f"num_heads={config.num_heads} query heads cannot share {config.num_kv_heads} key heads evenly",
+                "choose a divisor of num_heads",
+            )
+        )
+    if config.experts and config.experts_per_token > config.experts:
+        problems.append(
+            Problem(
+                "architecture.experts_per_token",
+                f"{config.experts_per_token} cannot be chosen of experts={config.experts}",
+                "choose fewer, or more experts",
+            )
+        )
+    return problems
+
+
+def _gate(activation: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def gated_activation(gate_and_value: Tensor) -> Tensor:
+        gate, value = gate_and_value.chunk(2, dim=-1)
+        return activation(gate) * value
+
+    return gated_activation
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "swiglu": _gate(F.silu),
+    "geglu": _gate(F.gelu),
+    "geglu_tanh": _gate(_gelu_tanh),
+    "gelu": F.gelu,
+    "gelu_tanh": _gelu_tanh,
+    "relu": F.relu,
+}
