@@ -222,15 +222,14 @@ def _take_folder(plan: Plan) -> None:
         mend = "give another folder, out=FOLDER, or set overwrite=true to begin anew"
         differing = _differing(yaml.safe_load(recipe.read_text(encoding="utf-8")), plan.recipe)
         complete = (out / MANIFEST).exists()
-        if not differing and complete:
-            if plan.config.get("keep_documents") and not (out / DOCUMENTS).exists():
+        changed = None if complete else _changed_input(plan.layout)
+        if not differing and changed is None:
+            if complete and plan.config.get("keep_documents") and not (out / DOCUMENTS).exists():
                 message = f"{out} is complete, and its documents were not kept"
                 raise ConfigError([Problem("keep_documents", message, "give another folder, out=FOLDER")])
             return
-        changed = None if differing else _changed_input(plan.layout)
-        if not differing and changed is None:
-            return
-        if differing and not complete and all(key.split(".")[0] in _TOKENIZER_KEYS for key in differing):
+        of_tokenizer = all(key.split(".")[0] in _TOKENIZER_KEYS for key in differing)
+        if of_tokenizer and not complete and changed is None:
             with _writing(out):
                 _forget_tokens(plan)
         elif plan.config.get("overwrite"):
