@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import posixpath
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
+from html.entities import html5
 from typing import IO, Any
 from urllib.parse import unquote
 
@@ -16,6 +19,7 @@ from torchloom_corpus.contracts import HTML, Document, StepTally
 from torchloom_corpus.sources.configs import EpubConfig, PdfConfig
 from torchloom_corpus.sources.files import FileSource, said
 
+_ENTITY = re.compile(rb"&([A-Za-z][A-Za-z0-9]*);")
 _CHAPTERS = ("application/xhtml+xml", "text/html")
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError, ValueError)
 
@@ -69,7 +73,7 @@ class Epub(FileSource):
                 tally.count("chapters that could not be read")
                 continue
             size += len(data)
-            body = _parsed(data).xpath("//*[local-name()='body']")
+            body = _parsed(_ENTITY.sub(_character, data)).xpath("//*[local-name()='body']")
             if body:
                 pieces.append(_inside(body[0]))
         if not any(pieces):
@@ -92,6 +96,13 @@ def _parsed(data: bytes) -> Any:
     if root is None:
         raise _Unusable("broken file")
     return root
+
+
+def _character(entity: re.Match[bytes]) -> bytes:
+    """XHTML knows HTML's names of characters, but from a DTD that is not fetched."""
+    name = entity[1].decode()
+    characters = "" if name in ("amp", "lt", "gt", "quot", "apos") else html5.get(f"{name};", "")
+    return "".join(f"&#{ord(character)};" for character in characters).encode() or entity[0]
 
 
 def _member(archive: zipfile.ZipFile, name: str, room: int) -> bytes:
@@ -123,9 +134,9 @@ def _inside(body: Any) -> str:
     for element in body.iter():
         if isinstance(element.tag, str):
             element.tag = etree.QName(element).localname  # HTML knows no namespaces
-    etree.cleanup_namespaces(body)
-    inside = [body.text or "", *(etree.tostring(child, encoding="unicode", method="html") for child in body)]
-    return "".join(inside)
+    body.attrib.clear()
+    text: str = etree.tostring(body, encoding="unicode", method="html", with_tail=False)
+    return text[text.index(">") + 1 : text.rindex("<")]
 
 
 def _dublin_core(package: Any, name: str) -> str | None:
@@ -150,8 +161,6 @@ class Pdf(FileSource):
             file: Its bytes.
             tally: Counts a file that is broken, encrypted, too large, or holds no text, such as a scan.
         """
-        from io import BytesIO
-
         from pypdf import PdfReader
 
         logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it warns of every oddity of every file
@@ -159,7 +168,7 @@ class Pdf(FileSource):
         if data is None:
             return
         try:
-            reader = PdfReader(BytesIO(data))
+            reader = PdfReader(io.BytesIO(data))
             if reader.is_encrypted and not reader.decrypt(""):
                 tally.drop("encrypted", example=unit, size=len(data))
                 return

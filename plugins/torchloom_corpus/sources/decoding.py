@@ -21,6 +21,7 @@ WEB_ENCODINGS = (
     *("cp932", "euc_jp", "iso2022_jp", "gb18030", "big5hkscs", "cp949"),
 )
 STATEFUL = ("iso2022", "hz")  # their bytes are ASCII, hence valid UTF-8, and yet mean something else
+CONTROLS = bytes(set(range(32)) - set(b"\t\n\f\r\x1b"))
 SAMPLE = 20_000
 """Bytes that an encoding is detected from."""
 
@@ -69,9 +70,11 @@ def decode_text(data: bytes, declared: str | None = None) -> Decoded:
 
 
 def looks_binary(data: bytes) -> bool:
-    """Whether data is no text in any encoding: null bytes, but neither in UTF-16's pattern nor just a stray few."""
+    """Whether data is no text in any encoding: control characters, but neither in UTF-16's pattern nor just a stray few."""
     head = data[:SAMPLE]
-    return not read_bom(data)[0] and not _wide(data) and head.count(0) > 0.01 * len(head)
+    return (
+        not read_bom(data)[0] and not _wide(data) and len(head) - len(head.translate(None, CONTROLS)) > 0.02 * len(head)
+    )
 
 
 def _decode(data: bytes, declared: list[str]) -> Decoded:
@@ -87,7 +90,7 @@ def _decode(data: bytes, declared: list[str]) -> Decoded:
             return _made(data, name, declared)
     broken = data.decode("utf-8", "replace")
     foreign = sum(len(run) for run in re.findall(r"[^\x00-\x7f\ufffd]+", broken))
-    if broken.count("\ufffd") <= 0.1 * foreign:  # UTF-8 with a few bytes lost, such as by cutting it somewhere
+    if broken.count("\ufffd") <= 0.5 * foreign:  # UTF-8 with a few bytes lost, such as by cutting it somewhere
         return _made(data, "utf-8", declared)
     return _made(data, _detected(data) or (declared or ["cp1252"])[0], declared)
 

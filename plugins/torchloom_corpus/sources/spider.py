@@ -470,6 +470,7 @@ def _settings(config: CrawlConfig, folder: Path) -> dict[str, Any]:
         "TWISTED_DNS_RESOLVER": PublicResolver,
         "ALLOW_PRIVATE": config.allow_private,
         "USER_AGENT": config.user_agent,
+        "DEFAULT_REQUEST_HEADERS": {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.1"},  # in any language
         "ROBOTSTXT_OBEY": config.obey_robots,
         "DOWNLOAD_DELAY": config.delay,
         "DOWNLOAD_DELAY_JITTER": 0,  # it would go below the delay as often as above
