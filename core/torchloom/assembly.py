@@ -25,7 +25,7 @@ from torchloom import plugins
 from torchloom.checkpoint import Record
 from torchloom.component import Kind
 from torchloom.configs import TrainerConfig
-from torchloom.contracts.architecture import Architecture
+from torchloom.contracts.architecture import Architecture, is_restoring
 from torchloom.contracts.attention import Attention
 from torchloom.contracts.dataset import Dataset
 from torchloom.contracts.objective import ManualObjective, Model, Objective
@@ -38,6 +38,8 @@ from torchloom.errors import ConfigError, Problem
 from torchloom.module import TorchloomModule
 from torchloom.registry import Registry, current
 from torchloom.schema import to_config, to_plain
+from torchloom.starting import Start, settings_of, take_tokenizer, take_weights
+from torchloom.starting import prepare as prepare_start
 
 DEFAULT_EPOCHS = 10
 _STEPS_WORTH_COMPILING_ON_CPU = 50_000
@@ -55,6 +57,7 @@ class Network:
     architecture: Architecture
     objective: Objective
     model: Model
+    start: Start | None = None
 
 
 @dataclass
@@ -68,13 +71,13 @@ class Run:
     trainer: pl.Trainer
 
 
-def assemble(config: DictConfig, folder: Path, *, spec: Spec | None = None) -> Run:
+def assemble(config: DictConfig, folder: Path, *, continued: Record | None = None) -> Run:
     """Assemble a run.
 
     Args:
         config: Composed and checked.
         folder: The run's folder, which exists.
-        spec: What the dataset must turn out to give, for a run that continues a checkpoint.
+        continued: What the checkpoint says that the run goes on from; the dataset must turn out to give its spec.
 
     Raises:
         ConfigError: Components that do not fit together; all problems at once.
@@ -88,8 +91,9 @@ def assemble(config: DictConfig, folder: Path, *, spec: Spec | None = None) -> R
         raise ConfigError(problems)
     seed_everything(config.seed)
     dataset, tokenizer = make_dataset(config)
+    take_tokenizer(config, tokenizer, continued)
     dataset.prepare()
-    network = make_network(config, dataset.spec, tokenizer, spec)
+    network = make_network(config, dataset.spec, tokenizer, None if continued is None else restored_spec(continued))
     data = make_data(config, network, dataset, parallel, trainer_config)
     module = make_module(config, network, data, trainer_config)
     trainer = make_trainer(config, folder, network.objective, parallel, trainer_config, data)
@@ -158,6 +162,11 @@ def make_network(config: DictConfig, spec: Spec, tokenizer: Tokenizer | None, ex
     _check_specs(config, spec)
     kernel: Attention | None = build("attention", config.attention) if config.get("attention") is not None else None
     architecture: Architecture = build("architecture", config.architecture, spec, kernel)
+    settings = settings_of(architecture)
+    start = None
+    if settings.init_from is not None and not is_restoring():
+        start = take_weights(architecture, settings.init_from)
+    prepare_start(architecture, settings)
     objective: Objective = build("objective", config.objective, spec)
     problems = _misfits(config, architecture, objective, kernel)
     if problems:
@@ -166,7 +175,7 @@ def make_network(config: DictConfig, spec: Spec, tokenizer: Tokenizer | None, ex
         for block in architecture.blocks():
             _recompute_activations(block)
     model = Model(architecture, objective.head(architecture), objective.protocol)
-    return Network(config, spec, tokenizer, kernel, architecture, objective, model)
+    return Network(config, spec, tokenizer, kernel, architecture, objective, model, start)
 
 
 def _check_specs(config: DictConfig, spec: Spec) -> None:

@@ -86,6 +86,19 @@ def newest(folder: Path) -> Path:
     raise CheckpointError(f"{folder}: no checkpoint was written there yet; train anew")
 
 
+def best(path: str | Path) -> Path:
+    """Return the checkpoint to use of a run's folder, the best one, else the newest whole one; a file is itself.
+
+    Raises:
+        CheckpointError: The folder has none.
+    """
+    place = Path(path).expanduser()
+    if not place.is_dir():
+        return place
+    chosen = place / FOLDER / BEST
+    return chosen if is_whole(chosen) else newest(place)
+
+
 def run_folder(checkpoint: Path) -> Path | None:
     """Return the run folder that a checkpoint lies in, or None if it has been moved out of one."""
     folder = checkpoint.resolve().parent
@@ -160,4 +173,14 @@ def write(trainer: pl.Trainer, path: Path) -> None:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-__all__ = ["CheckpointConfig", "CheckpointError", "Record", "is_whole", "newest", "read", "record_of", "run_folder"]
+__all__ = [
+    "CheckpointConfig",
+    "CheckpointError",
+    "Record",
+    "best",
+    "is_whole",
+    "newest",
+    "read",
+    "record_of",
+    "run_folder",
+]

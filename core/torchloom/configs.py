@@ -63,10 +63,41 @@ class DatasetConfig:
 
 
 @dataclass
+class ArchitectureConfig:
+    """Fields of an architecture that may start from a trained one."""
+
+    init_from: str | None = option(
+        None,
+        "Run folder or checkpoint whose backbone, and tokenizer, this one starts with, whatever its objective was.",
+    )
+    freeze: int = option(
+        0,
+        "Blocks, from the input on, that do not learn, nor does what lies below them; -1 is the whole backbone.",
+        ge=-1,
+    )
+    lora: int = option(
+        0,
+        "Rank of adapters that learn beside the blocks' linear layers, while all else in the backbone rests; 0 has none. "
+        "Needs torchloom[lora].",
+        ge=0,
+        source="Hu et al., 2021, LoRA, section 4.1",
+    )
+    lora_alpha: int = option(16, "Scale of what adapters add, divided by their rank.", gt=0)
+    lora_dropout: float = option(0.0, "Probability of dropping an adapter's input.", ge=0, lt=1)
+
+
+@dataclass
 class OptimizerConfig:
     """Fields that every optimizer has."""
 
     lr: float = option(1e-3, "Peak learning rate.", ge=0)
+    layer_decay: float = option(
+        1.0,
+        "Factor on the learning rate from each block to the one below it, and from the first to the embeddings.",
+        gt=0,
+        le=1,
+        source="Howard and Ruder, 2018, ULMFiT, section 3.2",
+    )
     weight_decay: float = option(0.0, "Decay of weight matrices; biases, norms and other vectors have none.", ge=0)
 
 

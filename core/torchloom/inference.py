@@ -158,10 +158,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, device: str | None 
         CheckpointError: Missing, cut short, or of another architecture than its config says.
         ConfigError: An override that does not fit.
     """
-    file = Path(path)
-    if file.is_dir():
-        best = file / checkpoint.FOLDER / checkpoint.BEST
-        file = best if checkpoint.is_whole(best) else checkpoint.newest(file)
+    file = checkpoint.best(path)
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     content = checkpoint.read(file, device=target)
     record = checkpoint.record_of(content)

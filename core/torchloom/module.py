@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from torchloom.checkpoint import KEY, Record
+from torchloom.contracts.architecture import Architecture
 from torchloom.contracts.dataset import Batch
 from torchloom.contracts.objective import LossSum, ManualObjective, Model, Objective
 from torchloom.contracts.spec import Spec
@@ -166,8 +167,10 @@ class TorchloomModule(pl.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Make one optimiser a role, in the order of the roles."""
+        depths = block_depths(self.model.architecture)
         made = [
-            optimizer.build(parameter_groups(parameters, optimizer)) for optimizer, parameters in self.roles.values()
+            optimizer.build(parameter_groups(parameters, optimizer, depths))
+            for optimizer, parameters in self.roles.values()
         ]
         self._peak_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in made]
         return made
@@ -369,19 +372,43 @@ class TorchloomModule(pl.LightningModule):
         self.results = dict(saved["results"])
 
 
-def parameter_groups(parameters: Iterable[nn.Parameter], optimizer: Optimizer) -> list[dict[str, Any]]:
+def parameter_groups(
+    parameters: Iterable[nn.Parameter], optimizer: Optimizer, depths: Mapping[nn.Parameter, int] | None = None
+) -> list[dict[str, Any]]:
     """Split parameters into matrices, which decay, and vectors (biases, norms), which do not.
+
+    With the optimizer's ``layer_decay`` below 1, parameters further from the output also learn more slowly.
+
+    Args:
+        parameters: Those that do not learn are left out.
+        optimizer: Gives learning rate, weight decay and layer decay.
+        depths: Of parameters inside the backbone, the number of blocks between them and the output.
 
     Source: Radford et al. 2018 (GPT), section 4.1.
     """
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if parameter.ndim >= 2]
-    vectors = [parameter for parameter in trained if parameter.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": optimizer.config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    config = optimizer.config
+    layer_decay = getattr(config, "layer_decay", 1.0)
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for parameter in parameters:
+        if parameter.requires_grad:
+            depth = (depths or {}).get(parameter, 0) if layer_decay < 1 else 0
+            groups.setdefault((depth, parameter.ndim < 2), []).append(parameter)
+    made = []
+    for (depth, is_vector), members in sorted(groups.items(), key=lambda item: item[0]):
+        group: dict[str, Any] = {"params": members, "weight_decay": 0.0 if is_vector else config.weight_decay}
+        if depth:
+            group["lr"] = config.lr * layer_decay**depth
+        made.append(group)
+    return made
+
+
+def block_depths(architecture: Architecture) -> dict[nn.Parameter, int]:
+    """Return how many blocks lie between a parameter and the output: 1 for the last block's, 0 for what is behind it."""
+    blocks = architecture.blocks()
+    depths = {one: len(blocks) + 1 for part in architecture.stem() for one in part.parameters()}
+    for index, block in enumerate(blocks):
+        depths |= {one: len(blocks) - index for one in block.parameters()}
+    return depths
 
 
 def _listed(value: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
 import itertools
@@ -245,7 +246,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def _train_here(config: DictConfig, folder: Path, summary: dict[str, Any]) -> None:
-    from torchloom.assembly import assemble, restored_spec
+    from torchloom.assembly import assemble
     from torchloom.contracts.architecture import restoring
 
     content = checkpoint.read(config.ckpt) if config.ckpt else None
@@ -254,7 +255,7 @@ def _train_here(config: DictConfig, folder: Path, summary: dict[str, Any]) -> No
             run = assemble(config, folder)
         else:
             with restoring():
-                run = assemble(config, folder, spec=restored_spec(checkpoint.record_of(content)))
+                run = assemble(config, folder, continued=checkpoint.record_of(content))
         begun = time.perf_counter()
         try:
             with _stop_behind_step(run.trainer):
@@ -290,7 +291,7 @@ def _fill_summary(summary: dict[str, Any], run: Run, seconds: float) -> None:
     from torchloom.contracts.spec import ImageSpec, TokenSpec
     from torchloom.progress import Progress
 
-    module, trainer, spec = run.module, run.trainer, run.network.spec
+    module, trainer, spec, start = run.module, run.trainer, run.network.spec, run.network.start
     parameters = list(module.model.parameters())
     training = next(one.seconds for one in _callbacks(trainer) if isinstance(one, Progress))
     rate = module.examples_seen_here * trainer.world_size / training if training else 0.0
@@ -307,7 +308,8 @@ def _fill_summary(summary: dict[str, Any], run: Run, seconds: float) -> None:
             "trainable": sum(p.numel() for p in parameters if p.requires_grad),
         },
         compile=module.compile_model,
-        notes=run.network.architecture.notes(),
+        notes=run.network.architecture.notes() | ({"init_from": str(start)} if start else {}),
+        start=dataclasses.asdict(start) if start else None,
         checkpoint=str(newest.relative_to(trainer.default_root_dir)) if newest is not None else None,
     )
     if isinstance(spec, TokenSpec):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from torchloom.configs import ArchitectureConfig
 from torchloom.options import option
 
 
 @dataclass
-class RecurrentConfig:
+class RecurrentConfig(ArchitectureConfig):
     """Fields that every recurrent network has."""
 
     embedding_dim: int = option(256, "Length of the token vectors.", ge=1)

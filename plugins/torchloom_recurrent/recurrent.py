@@ -124,6 +124,10 @@ class Recurrent(Architecture):
         """Return the stack of layers as one block: torch runs it in one call."""
         return (self.layers,)
 
+    def stem(self) -> Sequence[nn.Module]:
+        """Return the embedding."""
+        return (self.embedding,)
+
     def _check_mask(self, mask: AttentionMask, state: Any) -> None:
         refused = mask.features() & {"window", "documents"}
         if refused:

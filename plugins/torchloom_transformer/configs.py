@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torchloom import option
+from torchloom.configs import ArchitectureConfig
 
 
 @dataclass
-class TransformerConfig:
+class TransformerConfig(ArchitectureConfig):
     """Fields that all Transformers have."""
 
     d_model: int = option(128, "Width of the residual stream.", ge=1)

@@ -115,6 +115,10 @@ class Encoder(Architecture):
         """Return the blocks, first to last."""
         return tuple(self.stack.layers)
 
+    def stem(self) -> Sequence[nn.Module]:
+        """Return the embeddings."""
+        return (self.embeddings,)
+
     def penalty(self) -> Tensor | None:
         """Return what uneven use of experts and steps of recurrence cost."""
         return self.stack.penalty()

@@ -128,6 +128,10 @@ class EncoderDecoder(Architecture):
         """Return the encoder's blocks, then the decoder's."""
         return (*self.encoder.layers, *self.decoder.layers)
 
+    def stem(self) -> Sequence[nn.Module]:
+        """Return the embeddings."""
+        return (self.source_embeddings, self.target_embeddings)
+
     def penalty(self) -> Tensor | None:
         """Return what uneven use of experts and steps of recurrence cost in both stacks."""
         parts = [one for one in (self.encoder.penalty(), self.decoder.penalty()) if one is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torchloom.configs import DatasetConfig
+from torchloom.configs import ArchitectureConfig, DatasetConfig
 from torchloom.options import option
 
 
@@ -82,7 +82,7 @@ class ImageFolderConfig(ImageDatasetConfig):
 
 
 @dataclass
-class CNNConfig:
+class CNNConfig(ArchitectureConfig):
     """A plain convolutional network; the defaults are the TensorFlow beginners' tutorial's."""
 
     channels: list[int] = option(lambda: [32, 64, 64], "Output channels of each convolution.")

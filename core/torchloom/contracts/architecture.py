@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -78,6 +78,22 @@ class Architecture(nn.Module):
         super().__init__()
         self.config = config
         self.spec = spec
+        self._frozen: list[nn.Module] = []
+
+    def freeze(self, modules: Sequence[nn.Module]) -> None:
+        """Let parts of the network learn no more, and keep them in evaluation mode."""
+        for module in modules:
+            module.requires_grad_(False)
+        self._frozen += modules
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all that is not frozen."""
+        super().train(mode)
+        for module in self._frozen:
+            # The whole backbone may be frozen; its own method would come back here.
+            nn.Module.train(module, False)
+        return self
 
     def features(self, inputs: Tensor, *, lengths: Tensor | None = None, encoded: Tensor | None = None) -> Tensor:
         """Map each example to one vector.
@@ -171,6 +187,10 @@ class Architecture(nn.Module):
 
     def blocks(self) -> Sequence[nn.Module]:
         """Return the repeated blocks in order: units of activation checkpointing, sharding and unfreezing."""
+        return ()
+
+    def stem(self) -> Sequence[nn.Module]:
+        """Return what lies below the blocks: embeddings."""
         return ()
 
     def frozen_stage(self) -> nn.Module | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +24,7 @@ class AttentionMask:
         documents: Document number of each key, int64 ``(batch, seq_k)``; only keys of the query's own document are seen.
         query_offset: Position of the first query among the keys: with a cache of ``n`` keys, new queries start at ``n``.
         bias: Added to the scaled scores before the softmax, ``(1 or batch, heads, seq_q, seq_k)``: relative positions.
+        memo: What a kernel has computed of this mask, so that the layers that share it do not each keep a matrix.
     """
 
     causal: bool = False
@@ -32,6 +33,7 @@ class AttentionMask:
     documents: Tensor | None = None
     query_offset: int = 0
     bias: Tensor | None = None
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def features(self) -> frozenset[str]:
         """Return the names of the structures in use, which a kernel must support."""

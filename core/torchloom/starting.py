@@ -1,0 +1,204 @@
+"""Where training starts: from another run's backbone, with parts of it frozen, with adapters in place of weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from torchloom import checkpoint, registry
+from torchloom.checkpoint import Record
+from torchloom.configs import ArchitectureConfig
+from torchloom.contracts.architecture import Architecture
+from torchloom.contracts.tokenizer import Tokenizer
+from torchloom.errors import CheckpointError, ConfigError, MissingDependencyError, Problem
+
+BACKBONE = "model.architecture."
+"""What the keys of an architecture's weights begin with in a checkpoint."""
+
+
+@dataclass
+class Start:
+    """Where a backbone's weights came from, key by key.
+
+    Attributes:
+        source: The checkpoint.
+        taken: Keys whose tensors were taken as they are.
+        resized: Keys of tables of which as many rows were taken as both have, with both sizes.
+        left: Keys of the checkpoint that are not the backbone's: the head of another objective.
+    """
+
+    source: str
+    taken: list[str] = field(default_factory=list)
+    resized: dict[str, tuple[int, int]] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source}: {len(self.taken)} tensors taken, {len(self.resized)} resized, {len(self.left)} left behind"
+        )
+
+
+def settings_of(architecture: Architecture) -> ArchitectureConfig:
+    """Return the fields that say where an architecture starts; their defaults if its config has none."""
+    config = architecture.config
+    return config if isinstance(config, ArchitectureConfig) else ArchitectureConfig()
+
+
+def take_tokenizer(config: DictConfig, tokenizer: Tokenizer | None, continued: Record | None = None) -> None:
+    """Give the tokenizer of the run that ``architecture.init_from`` names to this one, before it learns its own.
+
+    Args:
+        config: The run's configuration.
+        tokenizer: The run's tokenizer, if it has one.
+        continued: What the checkpoint says that the run goes on from, which knows the tokenizer already.
+
+    Raises:
+        CheckpointError: There is no such run.
+        ConfigError: It was trained with another kind of tokenizer, or one is there where the other has none.
+    """
+    source = config.architecture.get("init_from")
+    if source is None:
+        return
+    record = continued or checkpoint.record_of(checkpoint.read(checkpoint.best(source)))
+    node = record.config.get("tokenizer")
+    if (node is None or record.tokenizer is None) != (tokenizer is None):
+        has = "text" if record.tokenizer is not None else "no text"
+        message = f"{source} was trained on {has}, and dataset {config.dataset.name!r} is not like that"
+        raise ConfigError([Problem("architecture.init_from", message, "choose a run on data of the same kind")])
+    if tokenizer is None or node is None or record.tokenizer is None:
+        return
+    if node["name"] != config.tokenizer.name:
+        message = f"is not what {source} was trained with"
+        raise ConfigError(
+            [
+                Problem(
+                    f"tokenizer={config.tokenizer.name}",
+                    message,
+                    f"choose tokenizer={node['name']}; it takes that run's",
+                )
+            ]
+        )
+    tokenizer.load_state(record.tokenizer)
+
+
+def take_weights(architecture: Architecture, source: str) -> Start:
+    """Load the weights of another run's backbone.
+
+    A table of tokens or positions that has more or fewer rows than the other gives and gets those that both have.
+
+    Args:
+        architecture: Newly built; changed in place.
+        source: A run's folder (its best checkpoint, else its newest), or a checkpoint.
+
+    Raises:
+        CheckpointError: It is not there, or not of an architecture like this one; names what differs.
+    """
+    content = checkpoint.read(checkpoint.best(source))
+    weights: dict[str, Tensor] = content["state_dict"]
+    start = Start(source)
+    own = architecture.state_dict()
+    found = {key.removeprefix(BACKBONE): value for key, value in weights.items() if key.startswith(BACKBONE)}
+    start.left = sorted(key.removeprefix("model.") for key in weights if not key.startswith(BACKBONE))
+    tables = {f"{name}.weight" for name, module in architecture.named_modules() if isinstance(module, nn.Embedding)}
+    differing = sorted(own.keys() ^ found.keys())
+    for key in own.keys() & found.keys():
+        mine, theirs = own[key], found[key]
+        if mine.shape == theirs.shape:
+            own[key] = theirs
+            start.taken.append(key)
+        elif key in tables and mine.shape[1:] == theirs.shape[1:]:
+            rows = min(len(mine), len(theirs))
+            own[key] = torch.cat((theirs[:rows].to(mine), mine[rows:]))
+            start.resized[key] = (len(theirs), len(mine))
+        else:
+            differing.append(key)
+    if differing:
+        raise CheckpointError(_misfit(source, content, architecture, own, found, differing))
+    architecture.load_state_dict(own)
+    start.taken.sort()
+    return start
+
+
+def prepare(architecture: Architecture, settings: ArchitectureConfig) -> None:
+    """Freeze what shall not learn and put adapters in.
+
+    Raises:
+        ConfigError: More blocks are to be frozen than there are, or there is nothing that adapters could be put into.
+        MissingDependencyError: Adapters need peft, which is not installed.
+    """
+    if settings.freeze:
+        _freeze(architecture, settings.freeze)
+    if settings.lora:
+        _adapt(architecture, settings)
+
+
+def _freeze(architecture: Architecture, count: int) -> None:
+    blocks = list(architecture.blocks())
+    if count == -1:
+        architecture.freeze([architecture])
+    elif count > len(blocks):
+        message = f"{count} blocks cannot be frozen of {len(blocks)}"
+        raise ConfigError([Problem("architecture.freeze", message, "choose fewer, or -1 for the whole backbone")])
+    else:
+        architecture.freeze([*architecture.stem(), *blocks[:count]])
+
+
+def _adapt(architecture: Architecture, settings: ArchitectureConfig) -> None:
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise MissingDependencyError(
+            "architecture.lora needs peft, which is not installed\n    pip install 'torchloom[lora]'"
+        ) from error
+    inside = {id(one) for block in architecture.blocks() for one in block.modules()}
+    targets = [name for name, one in architecture.named_modules() if isinstance(one, nn.Linear) and id(one) in inside]
+    if not targets:
+        message = f"adapters stand beside linear layers, and the blocks of {type(architecture).__name__} have none"
+        raise ConfigError([Problem("architecture.lora", message, "leave it out, or choose a Transformer")])
+    adapters = LoraConfig(
+        r=settings.lora, lora_alpha=settings.lora_alpha, lora_dropout=settings.lora_dropout, target_modules=targets
+    )
+    inject_adapter_in_model(adapters, architecture)
+
+
+def _misfit(
+    source: str,
+    content: dict[str, Any],
+    architecture: Architecture,
+    own: dict[str, Tensor],
+    found: dict[str, Tensor],
+    differing: list[str],
+) -> str:
+    saved = checkpoint.record_of(content).config["architecture"]
+    known = registry.current()
+    same = known.has("architecture", saved["name"]) and isinstance(
+        architecture, known.load(known.get("architecture", saved["name"]))
+    )
+    mine = vars(architecture.config) if same else {}
+    starting = vars(ArchitectureConfig())
+    unlike = {key: saved[key] for key in mine if key in saved and mine[key] != saved[key] and key not in starting}
+    first = differing[0]
+    lines = [
+        f"architecture.init_from={source}: its backbone is another network; {len(differing)} tensors differ, first "
+        f"{first}: {_shape(found, first)} there, {_shape(own, first)} here"
+    ]
+    if unlike:
+        keys = " ".join(f"architecture.{key}={_word(value)}" for key, value in unlike.items())
+        lines.append(f"    build it as that run's architecture={saved['name']} was: {keys}")
+    else:
+        lines.append(f"    choose architecture={saved['name']}, which that run trained")
+    return "\n".join(lines)
+
+
+def _word(value: Any) -> str:
+    """Return a value as the command line takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _shape(tensors: dict[str, Tensor], key: str) -> str:
+    return str(tuple(tensors[key].shape)) if key in tensors else "none"
