@@ -272,6 +272,10 @@ class Corpus:
         try:
             self.shards = [Shard(**shard) for shard in self.manifest["shards"]]
             self._dtype = np.dtype({"uint16": "<u2", "uint32": "<u4"}[self.manifest["dtype"]])
+            described = self.manifest["tokenizer"]
+            names = [field.name for field in fields(TokenizerRecord) if field.name != "state"]
+            self._tokenizer = {name: described[name] for name in names}
+            self._state, self._hash = folder / described["state_file"], described["hash"]
         except (KeyError, TypeError) as error:
             raise DataError(f"{folder / MANIFEST}: is damaged ({error!r}); {_REBUILD}") from error
         for shard in self.shards:
@@ -288,16 +292,13 @@ class Corpus:
         Raises:
             DataError: Its file is missing, or not the one that the manifest names.
         """
-        described = self.manifest["tokenizer"]
-        path = self.folder / described["state_file"]
         try:
-            state = path.read_bytes().decode("utf-8")
+            state = self._state.read_bytes().decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: the corpus's tokenizer cannot be read; {_REBUILD}") from error
-        names = {field.name for field in fields(TokenizerRecord)} - {"state"}
-        record = TokenizerRecord(state=state, **{name: described[name] for name in names})
-        if record.hash != described["hash"]:
-            raise DataError(f"{path}: is not the tokenizer that this corpus was written with; {_REBUILD}")
+            raise DataError(f"{self._state}: the corpus's tokenizer cannot be read; {_REBUILD}") from error
+        record = TokenizerRecord(state=state, **self._tokenizer)
+        if record.hash != self._hash:
+            raise DataError(f"{self._state}: is not the tokenizer that this corpus was written with; {_REBUILD}")
         return record
 
     def tokens(self, number: int) -> NDArray[np.unsignedinteger[Any]]:

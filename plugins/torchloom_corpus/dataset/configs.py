@@ -26,10 +26,10 @@ class CorpusDatasetConfig(DatasetConfig):
         "Documents fill windows end to end; documents confines attention and prediction to each of them, stream does not.",
     )
     val_fraction: float = option(
-        0.01, "Share of the documents for validation, drawn by their content; 0 leaves the split empty.", ge=0, lt=1
+        0.05, "Share of the documents for validation, drawn by their content; 0 leaves the split empty.", ge=0, lt=1
     )
     test_fraction: float = option(
-        0.01, "Share of the documents for the test, drawn by their content; 0 leaves the split empty.", ge=0, lt=1
+        0.05, "Share of the documents for the test, drawn by their content; 0 leaves the split empty.", ge=0, lt=1
     )
     split_seed: int = option(0, "Seed of the draw that divides documents into splits.", ge=0)
     verify: bool = option(False, "Read all shards before training, and compare them with their SHA-256.")
