@@ -49,14 +49,7 @@ class SDPAttention(Attention):
                 enable_gqa=grouped,
             )
 
-        seen_B1TS = mask.materialise(seq_q, seq_k, q_BHTD.device)
-        if seen_B1TS is None:
-            seen_B1TS = q_BHTD.new_ones(1, 1, seq_q, seq_k, dtype=torch.bool)
-        # A query that sees nothing is a softmax over -inf alone: let it see everything, then drop the result.
-        blind_B1T1 = ~seen_B1TS.any(-1, keepdim=True)
-        added = seen_B1TS | blind_B1T1
-        if mask.bias is not None:
-            added = mask.bias.to(q_BHTD.dtype).masked_fill(~added, -torch.inf)
+        added, blind_B1T1 = _matrix(mask, seq_q, seq_k, q_BHTD)
         out_BHTD = scaled_dot_product_attention(
             q_BHTD,
             k_BGSD,
@@ -67,3 +60,24 @@ class SDPAttention(Attention):
             enable_gqa=grouped,
         )
         return out_BHTD.masked_fill(blind_B1T1, 0.0)
+
+
+def _matrix(mask: AttentionMask, seq_q: int, seq_k: int, q_BHTD: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what is added to the scores, ``(1 or batch, 1 or heads, seq_q, seq_k)``, and which queries see nothing.
+
+    A softmax over minus infinity alone has no value: such a query sees everything, and its result is to be dropped.
+    """
+    key = (seq_q, seq_k, q_BHTD.dtype, q_BHTD.device)
+    if key in mask.memo:
+        made: tuple[Tensor, Tensor] = mask.memo[key]
+        return made
+    seen_B1TS = mask.materialise(seq_q, seq_k, q_BHTD.device)
+    if seen_B1TS is None:
+        seen_B1TS = q_BHTD.new_ones(1, 1, seq_q, seq_k, dtype=torch.bool)
+    blind_B1T1 = ~seen_B1TS.any(-1, keepdim=True)
+    bias = q_BHTD.new_zeros(()) if mask.bias is None else mask.bias.to(q_BHTD.dtype)
+    made = bias.masked_fill(~(seen_B1TS | blind_B1T1), -torch.inf), blind_B1T1
+    # A compiler sees by itself what layers share; a bias that learns is part of each layer's graph.
+    if mask.bias is None and not torch.compiler.is_compiling():
+        mask.memo[key] = made
+    return made
