@@ -198,7 +198,7 @@ class UrlFilterConfig:
     published: bool = option(
         True,
         "Use the lists that FineWeb used: 4.6 million domains and 20,000 addresses of adult sites, and words.",
-        source="UT1 blacklists, in FineWeb (arXiv:2406.17557), section 3.2; they come with datatrove",
+        source="UT1 blacklists, in FineWeb (arXiv:2406.17557), section 3.3; they come with datatrove",
     )
     domains: list[str] = option(list, "Domains to drop as well, each with its subdomains.")
     domains_path: str | None = option(None, "UTF-8 file of more of them, one a line.")

@@ -134,8 +134,8 @@ class Toxicity(CorpusStep):
     """Drops documents by the share of their words that are obscene, noted in the metadata as ``toxicity``.
 
     It is a list, not a judge of meaning: it passes polite hatred, and drops a short text that quotes or explains such
-    words. Words that are harmless in most texts weigh half, as FineWeb's filter of addresses lets two of them stand for
-    one of the others; the list is made for that filter, and is English.
+    words. The list is the one that FineWeb filters addresses by, and is English; the words of which an address must have
+    two to be dropped, such as "sex", weigh half.
 
     Args:
         config: Another list, and the threshold.

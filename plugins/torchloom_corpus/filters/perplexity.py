@@ -98,7 +98,7 @@ class Perplexity(CorpusStep):
         ConfigError: No samples are given.
         DataError: There is no such file or folder.
 
-    Source: Wenzek et al., "CCNet" (arXiv:1911.00359), section 4.3, which cuts the corpus at its terciles.
+    Source: Wenzek et al., "CCNet" (arXiv:1911.00359), which cuts the corpus at its terciles.
     """
 
     config: PerplexityConfig

@@ -75,7 +75,7 @@ COMPONENTS: list[Component] = [
         "urls",
         "UrlFilter",
         "Drops documents by their address: listed domains, words in it",
-        source="FineWeb, arXiv:2406.17557, section 3.2",
+        source="FineWeb, arXiv:2406.17557, section 3.3",
         needs=("datatrove", "tldextract", "fasteners", "ahocorasick"),
     ),
     _step(
@@ -83,7 +83,7 @@ COMPONENTS: list[Component] = [
         "perplexity",
         "Perplexity",
         "Drops documents that an n-gram model of the user's good samples finds unlikely",
-        source="CCNet, arXiv:1911.00359, section 4.3",
+        source="CCNet, arXiv:1911.00359",
     ),
     _step(
         "quality_classifier",
