@@ -14,6 +14,7 @@ from pages import PAGES, ROOT, Line, commands, links
 
 from torchloom import cli, composing, registry
 from torchloom.errors import TorchloomError
+from torchloom_corpus.configs import RecipeConfig
 
 
 def generator() -> ModuleType:
@@ -58,7 +59,8 @@ def test_first_screen_of_the_readme_holds_the_ways_in() -> None:
 
 def test_every_command_is_told() -> None:
     page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    assert [name for name in registry.current().names("command") if f"torchloom {name}" not in page] == []
+    words = [name.replace("_", " ") for name in registry.current().names("command")]
+    assert [name for name in words if f"torchloom {name}" not in page] == []
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -79,6 +81,12 @@ def mistake(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     if words[0] == "train" and not any(word.startswith(("ckpt=", "sweep", "-")) for word in words):
         try:
             composing.compose(words[1:])  # checks values too
+        except TorchloomError as error:
+            return str(error)
+        return ""
+    if words[:2] == ["corpus", "build"]:
+        try:
+            composing.compose(words[2:], RecipeConfig)
         except TorchloomError as error:
             return str(error)
         return ""
