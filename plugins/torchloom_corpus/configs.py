@@ -34,6 +34,9 @@ class RecipeConfig(RootConfig):
         ge=1,
     )
     limit: int | None = option(None, "Documents read of each share, to try a recipe out; all unless given.", ge=1)
+    tokenizer_documents: int | None = option(
+        100_000, "Documents that the tokenizer is trained on, drawn from all; null is all of them.", ge=1
+    )
     keep_documents: bool = option(False, "Keep the text of the documents too, as JSON lines under out/documents.")
     overwrite: bool = option(False, "Begin anew where `out` holds a corpus of another recipe.")
 
