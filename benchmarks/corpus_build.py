@@ -25,6 +25,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from loguru import logger
+
 COMMAND = [sys.executable, "-m", "torchloom", "corpus", "build"]
 BUILD = ["source=jsonl", "tokenizer.vocab_size=4096", "tasks=16", "engine.workers=2"]
 STEPS = ["control_characters", "whitespace", "length", "exact_documents", "minhash"]
@@ -121,10 +123,14 @@ def measure_memory(scratch: Path, sizes: list[float]) -> None:
         peaks.append(watch)
         kept = json.loads((out / "manifest.json").read_text())["documents"]
         seconds = time.perf_counter() - start
-        print(
-            f"| {size:g} MB | {watch.single / 1e6:.0f} MB | {watch.total / 1e6:.0f} MB | {seconds:.0f} | {kept:,} |",
-            flush=True,
+        row = (
+            f"{size:g} MB",
+            f"{watch.single / 1e6:.0f} MB",
+            f"{watch.total / 1e6:.0f} MB",
+            f"{seconds:.0f}",
+            f"{kept:,}",
         )
+        print(f"| {' | '.join(row)} |", flush=True)
     print(
         f"\nThe largest corpus takes {peaks[-1].single / peaks[0].single:.2f} times the smallest one's memory in its "
         f"largest process, {peaks[-1].total / peaks[0].total:.2f} times in all.\n"
@@ -210,15 +216,8 @@ def measure_tokens(scratch: Path, megabytes: float, laps: int) -> None:
         start = time.perf_counter()
         tokens = sum(len(one.ids) for one in bare.encode_batch_fast(texts, add_special_tokens=False))
         first = time.perf_counter() - start
-        block = Tokenise(
-            known.load(component)(config),
-            "bpe",
-            asdict(config),
-            state,
-            scratch / f"t{lap}",
-            scratch / f"s{lap}",
-            scratch / f"l{lap}",
-        )
+        folders = [scratch / f"{name}{lap}" for name in ("corpus", "shards", "counts")]
+        block = Tokenise(known.load(component)(config), "bpe", asdict(config), state, *folders)
         start = time.perf_counter()
         block.run([Document(text, str(number)) for number, text in enumerate(texts)])
         second = time.perf_counter() - start
@@ -239,6 +238,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=8, help="text that the times are measured on")
     parser.add_argument("--laps", type=int, default=5)
     given = parser.parse_args()
+    logger.remove()  # datatrove tells every step of every task
     print("# Building a corpus\n")
     print(
         f"`python benchmarks/corpus_build.py`: datatrove {version('datatrove')}, tokenizers {version('tokenizers')}, Python "
