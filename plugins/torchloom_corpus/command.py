@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -19,8 +20,11 @@ def build(config: DictConfig) -> int:
         Exit code 0.
     """
     from torchloom_corpus.build import build as build_corpus
+    from torchloom_corpus.report.page import write_report
 
-    print(build_corpus(config))
+    folder = build_corpus(config)
+    print(f"torchloom: report: {write_report(folder)}", file=sys.stderr)
+    print(folder.resolve())
     return 0
 
 

@@ -195,7 +195,8 @@ class _Link:
             refuse_html(document, f"steps.{self.name}")
             reason = self._process(document)
         if reason is not None:
-            self.tally.drop(reason, example=document.id, text=document.text)
+            like = document.metadata.get("duplicate_of")
+            self.tally.drop(reason, example=document.id, text=document.text, like=like)
             return False
         self.tally.keep(document.id, document.text)
         language = document.metadata.get("language")

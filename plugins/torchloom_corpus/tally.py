@@ -85,7 +85,9 @@ class StepTally:
         """Add to a bar of a named histogram."""
         self.histograms.setdefault(histogram, Counter())[value] += number
 
-    def drop(self, reason: str, *, example: str, text: str = "", size: int | None = None) -> None:
+    def drop(
+        self, reason: str, *, example: str, text: str = "", size: int | None = None, like: str | None = None
+    ) -> None:
         """Count a document or record that was dropped.
 
         Args:
@@ -93,12 +95,14 @@ class StepTally:
             example: Names it: the document's id, the file and record.
             text: Its text, of which an excerpt is kept where it becomes an example.
             size: Its bytes; of the text unless given.
+            like: The document that it is a copy of.
         """
         self.dropped[reason] += 1
         self.dropped_bytes[reason] += _bytes(text) if size is None else size
         examples = self._examples.setdefault(reason, Sample(EXAMPLES))
         if examples.wants(example):
-            examples.add(example, {"id": example, "text": text[:EXCERPT]})
+            shown = {"id": example, "text": text[:EXCERPT]}
+            examples.add(example, shown if like is None else {**shown, "like": like})
 
     def keep(self, identity: str, text: str) -> None:
         """Count a document that was let through."""
@@ -111,7 +115,7 @@ class StepTally:
 
     @property
     def examples(self) -> dict[str, list[dict[str, str]]]:
-        """Examples of dropped documents by reason: ``{"id", "text"}`` each."""
+        """Examples of dropped documents by reason: ``{"id", "text"}`` each, and ``"like"`` for a copy."""
         return {reason: sample.values() for reason, sample in sorted(self._examples.items())}
 
     @property

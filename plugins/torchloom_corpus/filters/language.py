@@ -58,12 +58,10 @@ class Language(CorpusStep):
         language, score = labels[0].removeprefix(LABEL), min(float(scores[0]), 1.0)
         document.metadata["language"] = language
         document.metadata["language_score"] = score
-        self.tally.observe("language", language)
-        if not self.config.languages:
+        if not self.config.languages or (language in self.config.languages and score >= self.config.min_score):
             return None
-        if language not in self.config.languages:
-            return f"language {language}"
-        return "language uncertain" if score < self.config.min_score else None
+        self.tally.observe("language", language)  # of a kept document it is counted with its length
+        return "language uncertain" if language in self.config.languages else f"language {language}"
 
 
 @lru_cache(maxsize=1)
