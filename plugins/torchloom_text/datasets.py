@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from torchloom.contracts.dataset import Dataset, Split, SplitName
-from torchloom.contracts.spec import TokenSpec
+from torchloom.contracts.spec import SentencePairSpec, TokenSpec
 from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import ConfigError, DataError, Problem
 from torchloom_text.configs import PythonDocsConfig, StdlibCodeConfig, TextDatasetConfig, TextFilesConfig
 from torchloom_text.documents import Document, Documents, read_document, read_documents, split_documents
+from torchloom_text.pairs import GivenPairs, PairTokens, SentencePairs
 from torchloom_text.windows import FixedWindows, ShiftedWindows
 
 
@@ -73,7 +74,8 @@ class TextDataset(Dataset):
         tokenizer = self._tokenizer
         if not tokenizer.trained:
             tokenizer.train(document.text for document in self._documents["train"])
-        return TokenSpec(
+        kind = SentencePairSpec if self.config.examples == "pairs" else TokenSpec
+        return kind(
             vocab_size=tokenizer.vocab_size,
             context_length=self.config.context_length,
             **{f"{name}_id": tokenizer.special_id(name) for name in ("pad", "unk", "bos", "eos", "mask")},
@@ -83,11 +85,13 @@ class TextDataset(Dataset):
         """Load one split.
 
         Training: windows shifted from epoch to epoch (`ShiftedWindows`). Validation and test: windows that predict
-        every token but the first exactly once, the last one padded (`FixedWindows`).
+        every token but the first exactly once, the last one padded (`FixedWindows`). With ``examples="pairs"``, pairs of
+        pieces (`SentencePairs`), drawn anew every epoch in training.
 
         Raises:
             DataError: The data is missing or not UTF-8, or the split is too short for a window (training) or for one
-                prediction (the others).
+                prediction (the others), or for pairs has fewer than two different documents.
+            ConfigError: The tokenizer lacks the special tokens of pairs, or a window has no room for one.
         """
         if name not in self._splits:
             self._splits[name] = self._load(name)
@@ -97,11 +101,15 @@ class TextDataset(Dataset):
         """Read texts, or the files they name, as evaluation windows that never cross from one input to the next.
 
         An input longer than a window gives several examples; ``input`` in the batch says which input each comes from.
+        With ``examples="pairs"``, an input is a pair written ``first text ||| second text``.
 
         Raises:
-            DataError: A file is missing or not UTF-8, or an input has fewer than two tokens.
+            DataError: A file is missing or not UTF-8, an input has fewer than two tokens, or is no pair.
+            ConfigError: The tokenizer lacks the special tokens of pairs.
         """
         spec = self.spec
+        if self.config.examples == "pairs":
+            return GivenPairs([self._encode_pair(text) for text in inputs], self._pair_tokens())
         streams = []
         for text in inputs:
             document = _own_input(text)
@@ -113,6 +121,8 @@ class TextDataset(Dataset):
 
     def _load(self, name: SplitName) -> Split:
         spec = self.spec
+        if self.config.examples == "pairs":
+            return self._load_pairs(name)
         tokens = self._encode(self._documents[name])
         if name == "train":
             if len(tokens) <= spec.context_length:
@@ -129,6 +139,39 @@ class TextDataset(Dataset):
                 f"give more text or raise dataset.{name}_fraction"
             )
         return FixedWindows([tokens], spec.context_length, spec.pad_id)
+
+    def _load_pairs(self, name: SplitName) -> Split:
+        special = self._pair_tokens()
+        different = {document.digest: document for document in self._documents[name]}.values()
+        if not different and self._share(name) == 0:
+            return FixedWindows([], special.context_length, special.pad)
+        pieces = [tokens for document in different if len(tokens := self._encode([document])) > 1]
+        if len(pieces) < 2:
+            raise DataError(
+                f"{self._source(name)}: the {name} split has {len(pieces)} documents of two tokens or more, but pairs need "
+                f"two, one to take what does not follow from; give a folder of files or a larger dataset.{name}_fraction, "
+                "or set dataset.examples=windows"
+            )
+        return SentencePairs(pieces, special)
+
+    def _pair_tokens(self) -> PairTokens:
+        special = {name: self._tokenizer.special_id(name) for name in ("cls", "sep", "pad")}
+        missing = [name for name in ("cls", "sep") if special[name] is None]
+        if missing:
+            message = f"has no {' and no '.join(missing)}, which dataset.examples=pairs needs"
+            raise ConfigError([Problem("tokenizer.special_tokens", message, "set it to [pad,unk,cls,sep,mask]")])
+        found = PairTokens(special["cls"] or 0, special["sep"] or 0, special["pad"] or 0, self.config.context_length)
+        if found.room < 2:
+            message = f"{found.context_length} leaves no room for two pieces beside three special tokens"
+            raise ConfigError([Problem("dataset.context_length", message, "set it to 5 or more")])
+        return found
+
+    def _encode_pair(self, text: str) -> tuple[Tensor, Tensor]:
+        first, mark, second = text.partition("|||")
+        pair = self._tokenizer.encode(first.strip()), self._tokenizer.encode(second.strip())
+        if not mark or not all(map(len, pair)):
+            raise DataError(f"{text[:60]!r}: not a pair of texts; write it as 'first text ||| second text'")
+        return pair
 
     def _share(self, name: SplitName) -> float:
         return self.config.val_fraction if name == "val" else self.config.test_fraction

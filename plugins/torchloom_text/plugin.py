@@ -7,7 +7,7 @@ SLOTS = {"tokenizer": "char"}
 
 @hookimpl
 def torchloom_components() -> list[Component]:
-    """Declare three datasets and three tokenizers."""
+    """Declare datasets and tokenizers."""
     return [
         Component(
             kind="dataset",
@@ -45,6 +45,14 @@ def torchloom_components() -> list[Component]:
         ),
         Component(
             kind="tokenizer",
+            name="byte",
+            target="torchloom_text.tokenization:ByteTokenizer",
+            config="torchloom_text.configs:ByteConfig",
+            summary="One token a byte; any text comes back exactly",
+            source="Xue et al. 2022 (ByT5), https://arxiv.org/abs/2105.13626",
+        ),
+        Component(
+            kind="tokenizer",
             name="word",
             target="torchloom_text.tokenization:WordTokenizer",
             config="torchloom_text.configs:WordConfig",
@@ -58,5 +66,30 @@ def torchloom_components() -> list[Component]:
             config="torchloom_text.configs:BPEConfig",
             summary="Byte-level byte-pair encoding; any text comes back exactly",
             source="Sennrich et al. 2016, https://arxiv.org/abs/1508.07909; Radford et al. 2019 (GPT-2)",
+            aliases=("byte_bpe",),
+        ),
+        Component(
+            kind="tokenizer",
+            name="char_bpe",
+            target="torchloom_text.tokenization:CharBPETokenizer",
+            config="torchloom_text.configs:CharBPEConfig",
+            summary="Byte-pair encoding of characters; by default any text comes back exactly",
+            source="Sennrich et al. 2016, https://arxiv.org/abs/1508.07909",
+        ),
+        Component(
+            kind="tokenizer",
+            name="wordpiece",
+            target="torchloom_text.tokenization:WordPieceTokenizer",
+            config="torchloom_text.configs:WordPieceConfig",
+            summary="BERT's pieces of words; reads its vocab.txt; spacing is lost",
+            source="Schuster and Nakajima 2012; Devlin et al. 2019, https://arxiv.org/abs/1810.04805",
+        ),
+        Component(
+            kind="tokenizer",
+            name="unigram",
+            target="torchloom_text.tokenization:UnigramTokenizer",
+            config="torchloom_text.configs:UnigramConfig",
+            summary="Pieces by a unigram language model, as SentencePiece's; by default any text comes back exactly",
+            source="Kudo 2018, https://arxiv.org/abs/1804.10959; https://github.com/google/sentencepiece",
         ),
     ]

@@ -1,0 +1,212 @@
+"""Tokenizers without a library: one token a character, or one a byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from torchloom.contracts.tokenizer import Tokenizer
+from torchloom.errors import DataError
+from torchloom_text.configs import ByteConfig, CharConfig
+from torchloom_text.tokenization.special import SPECIAL_FORMS, checked_special
+
+Ids = NDArray[np.integer[Any]]
+
+
+class CharTokenizer(Tokenizer):
+    """One token a character: special tokens first, then the training text's characters by code point.
+
+    Known characters come back exactly. An unknown one is ``unk``, which decodes to U+FFFD; since all unknown characters
+    share that token, a loss over text that has them is a little too good. With ``special_tokens=[]`` the vocabulary is
+    the characters alone and an unknown one is an error.
+    """
+
+    def __init__(self, config: CharConfig) -> None:
+        """Make an untrained tokenizer.
+
+        Raises:
+            ConfigError: An unknown special token.
+        """
+        super().__init__(config)
+        self._special = checked_special(config)
+        self._characters = ""
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has a vocabulary."""
+        return bool(self._characters)
+
+    def train(self, texts: Iterable[str]) -> None:
+        """Collect the characters of the texts.
+
+        Raises:
+            DataError: The texts are empty.
+        """
+        characters = "".join(sorted(set().union(*texts)))
+        if not characters:
+            raise DataError("the training text is empty; the tokenizer finds no characters in it")
+        self._set(self._special, characters)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of special tokens and characters."""
+        return len(self._special) + len(self._characters)
+
+    @property
+    def exact(self) -> bool:
+        """True without ``unk``: then a text of other characters is refused."""
+        return "unk" not in self._special
+
+    def special_id(self, name: str) -> int | None:
+        """Return the id of a special token, if it has one."""
+        return self._special.index(name) if name in self._special else None
+
+    def encode(self, text: str) -> Tensor:
+        """Return the ids of a text, int64 ``(length,)``, one a character.
+
+        Raises:
+            DataError: A character is not in the vocabulary and there is no unknown token; names it.
+        """
+        return torch.from_numpy(self._encode(text))
+
+    def encode_batch(self, texts: Sequence[str]) -> Sequence[Ids]:
+        """Return the ids of each of many texts, int64 ``(length,)``.
+
+        Raises:
+            DataError: As `encode`.
+        """
+        return [self._encode(text) for text in texts]
+
+    def _encode(self, text: str) -> NDArray[np.int64]:
+        assert self.trained, "train() or load_state() comes first"
+        codes = _codes(text)
+        ids = self._ids[np.minimum(codes, len(self._ids) - 1)]
+        if self.special_id("unk") is None and (ids < 0).any():
+            place = int((ids < 0).argmax())
+            raise DataError(
+                f"character {text[place]!r} (U+{ord(text[place]):04X}) at position {place} is not in the vocabulary; "
+                "add unk to tokenizer.special_tokens, or train on text that has it"
+            )
+        return ids
+
+    def decode(self, ids: Tensor | Iterable[int]) -> str:
+        """Return the text of ids ``(length,)``; a special token but unk appears by its name, as ``<eos>``."""
+        return "".join(self._symbols[index] for index in plain(ids))
+
+    def state(self) -> str:
+        """Return special tokens and characters as JSON."""
+        return json.dumps({"special_tokens": self._special, "characters": self._characters})
+
+    def load_state(self, state: str) -> None:
+        """Take back what `state` returned."""
+        values = json.loads(state)
+        self._set(values["special_tokens"], values["characters"])
+
+    def _set(self, special: Sequence[str], characters: str) -> None:
+        self._special = list(special)
+        self._characters = characters
+        self._symbols = ["\ufffd" if name == "unk" else SPECIAL_FORMS[name][0] for name in special] + list(characters)
+        unknown = self.special_id("unk")
+        codes = _codes(characters)
+        # From code point to id; the entry after the largest known code point stands for all beyond it.
+        self._ids = np.full(int(codes[-1]) + 2, -1 if unknown is None else unknown, dtype=np.int64)
+        self._ids[codes] = np.arange(len(special), self.vocab_size)
+
+
+class ByteTokenizer(Tokenizer):
+    """One token a byte of UTF-8: special tokens first, then the 256 bytes. Any text comes back exactly.
+
+    It learns nothing, but like the others it refuses to be trained on no text.
+    """
+
+    exact = True
+
+    def __init__(self, config: ByteConfig) -> None:
+        """Make an untrained tokenizer.
+
+        Raises:
+            ConfigError: An unknown special token.
+        """
+        super().__init__(config)
+        self._special = checked_special(config)
+        self._trained = False
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has seen that there is text."""
+        return self._trained
+
+    def train(self, texts: Iterable[str]) -> None:
+        """Look for text.
+
+        Raises:
+            DataError: The texts are empty.
+        """
+        if not any(texts):
+            raise DataError("the training text is empty; the tokenizer finds no bytes in it")
+        self._trained = True
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of special tokens and bytes."""
+        return len(self._special) + 256
+
+    def special_id(self, name: str) -> int | None:
+        """Return the id of a special token, if it has one."""
+        return self._special.index(name) if name in self._special else None
+
+    def encode(self, text: str) -> Tensor:
+        """Return the ids of a text, int64 ``(length,)``, one a byte."""
+        return torch.from_numpy(self._encode(text).astype(np.int64))
+
+    def encode_batch(self, texts: Sequence[str]) -> Sequence[Ids]:
+        """Return the ids of each of many texts, uint16 ``(length,)``."""
+        return [self._encode(text) for text in texts]
+
+    def _encode(self, text: str) -> NDArray[np.uint16]:
+        assert self.trained, "train() or load_state() comes first"
+        return np.add(np.frombuffer(utf8(text), dtype=np.uint8), len(self._special), dtype=np.uint16)
+
+    def decode(self, ids: Tensor | Iterable[int]) -> str:
+        """Return the text of ids ``(length,)``.
+
+        Bytes that are not UTF-8, which a model may make, become U+FFFD; a special token appears by its name, as
+        ``<eos>``.
+        """
+        count = len(self._special)
+        return b"".join(
+            bytes((index - count,)) if index >= count else SPECIAL_FORMS[self._special[index]][0].encode()
+            for index in plain(ids)
+        ).decode("utf-8", "replace")
+
+    def state(self) -> str:
+        """Return the special tokens as JSON."""
+        return json.dumps({"special_tokens": self._special})
+
+    def load_state(self, state: str) -> None:
+        """Take back what `state` returned."""
+        self._special = json.loads(state)["special_tokens"]
+        self._trained = True
+
+
+def plain(ids: Tensor | Iterable[int]) -> list[int]:
+    """Return ids as a list."""
+    return ids.tolist() if isinstance(ids, Tensor) else list(ids)
+
+
+def utf8(text: str) -> bytes:
+    """Return a text's UTF-8 bytes; half a surrogate pair, which has none, becomes U+FFFD."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def _codes(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
