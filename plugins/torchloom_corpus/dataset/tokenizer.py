@@ -39,6 +39,11 @@ class CorpusTokenizer(Tokenizer):
         """Whether it has been taken from a corpus."""
         return self.record is not None
 
+    @property
+    def exact(self) -> bool:
+        """Whether any text comes back exactly from its tokens."""
+        return self._inner is not None and self._inner.exact
+
     def train(self, texts: Iterable[str]) -> None:
         """Take the tokenizer of the corpus at `path`; the texts are not looked at.
 
