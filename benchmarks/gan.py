@@ -160,12 +160,13 @@ def players() -> tuple[nn.Module, nn.Module]:
 class Plain:
     """The same pair, loss, optimisers and batches in plain PyTorch; initialisation and noise are its own."""
 
-    def __init__(self, loader: Loader, lrs: tuple[float, float], seed: int) -> None:
+    def __init__(self, loader: Loader, lr: float, instance_noise: float, seed: int) -> None:
         torch.manual_seed(1000 + seed)
         self.loader = loader
+        self.instance_noise = instance_noise
         self.generator, self.discriminator = players()
-        self.g_optimizer = torch.optim.Adam(self.generator.parameters(), lrs[0], betas=(0.5, 0.999), fused=True)
-        self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), lrs[1], betas=(0.5, 0.999), fused=True)
+        self.g_optimizer = torch.optim.Adam(self.generator.parameters(), lr, betas=(0.5, 0.999), fused=True)
+        self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), lr, betas=(0.5, 0.999), fused=True)
 
     def train(self, steps: int) -> None:
         """Take so many steps."""
@@ -181,15 +182,20 @@ class Plain:
         """Train the discriminator on a batch, then the generator."""
         ones, zeros = torch.ones(len(real), 1), torch.zeros(len(real), 1)
         fake = self.generator(torch.randn(len(real), 100)).detach()
-        loss = F.binary_cross_entropy_with_logits(self.discriminator(real), ones)
-        loss = loss + F.binary_cross_entropy_with_logits(self.discriminator(fake), zeros)
+        loss = F.binary_cross_entropy_with_logits(self.judged(real), ones)
+        loss = loss + F.binary_cross_entropy_with_logits(self.judged(fake), zeros)
         self.d_optimizer.zero_grad()
         loss.backward()
         self.d_optimizer.step()
-        loss = F.binary_cross_entropy_with_logits(self.discriminator(self.generator(torch.randn(len(real), 100))), ones)
+        loss = F.binary_cross_entropy_with_logits(self.judged(self.generator(torch.randn(len(real), 100))), ones)
         self.g_optimizer.zero_grad()
         loss.backward()
         self.g_optimizer.step()
+
+    def judged(self, images: Tensor) -> Tensor:
+        """Return the discriminator's logits of images seen through noise."""
+        logits: Tensor = self.discriminator(images + self.instance_noise * torch.randn_like(images))
+        return logits
 
     @torch.no_grad()
     def generate(self) -> Tensor:
@@ -206,9 +212,7 @@ def plain(folder: Path, model: Loaded, seed: int) -> Tensor:
         config = model.config
         dataset, _ = assembly.make_dataset(config)
         loader = Loader(dataset.split("train"), config.dataset.batch_size, training=True, seed=seed)
-        lrs = (config.objective.generator_lr, config.objective.discriminator_lr)
-        lrs = tuple(config.optimizer.lr if lr is None else lr for lr in lrs)
-        made = Plain(loader, lrs, seed)
+        made = Plain(loader, config.optimizer.lr, config.objective.instance_noise, seed)
         made.train(model.step)
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(made.generate(), file)

@@ -40,8 +40,12 @@ class Adversarial(ManualObjective):
     drawn evenly between a real and a generated image. Noise comes from torch's default random source. The step trains
     the discriminator on every batch and the generator on every ``n_critic``-th, each on noise of its own.
 
+    With ``instance_noise`` the discriminator sees all images, real and generated, through normal noise, new each time;
+    the penalty is taken between images as it sees them. A discriminator of few real images cannot learn them by heart
+    then, and the generator keeps more kinds of them. Generated images and the loss to watch are without it.
+
     Source: Goodfellow et al., arXiv:1406.2661, section 3; Lim and Ye, arXiv:1705.02894; Gulrajani et al.,
-    arXiv:1704.00028, algorithm 1.
+    arXiv:1704.00028, algorithm 1; Sonderby et al., arXiv:1610.04490, appendix.
     """
 
     accepts = (ImageSpec,)
@@ -92,10 +96,11 @@ class Adversarial(ManualObjective):
             bce, else a logit); ``g_loss``, where the generator does not learn its loss on the discriminator's images.
         """
         generator, discriminator = _players(model)
-        real = _to_signed(batch["image"])
+        signed = _to_signed(batch["image"])
 
+        real = self._seen(signed)
         with torch.no_grad():
-            fake = generator(self._noise(model, real))
+            fake = self._seen(generator(self._latents(model, signed)))
         real_logits, fake_logits = discriminator(real), discriminator(fake)
         d_loss = self._discriminator_loss(real_logits, fake_logits)
         if self.kind == "wgan_gp":
@@ -107,7 +112,8 @@ class Adversarial(ManualObjective):
         count = cast("BatchCount | None", model.head)
         if count is None or count.tick() % self.n_critic == 0:
             with _frozen(discriminator):
-                g_loss = self._generator_loss(discriminator(generator(self._noise(model, real))))
+                fake = self._seen(generator(self._latents(model, signed)))
+                g_loss = self._generator_loss(discriminator(fake))
                 backward(g_loss)
             optimizer_step("generator")
         judgement = self._judgement(real_logits, fake_logits)
@@ -125,8 +131,8 @@ class Adversarial(ManualObjective):
         real = _to_signed(batch["image"])
         source = torch.Generator().manual_seed(EVALUATION_SEED)
         generator, discriminator = _players(model)
-        fake = generator(self._noise(model, real, source))
-        real_logits, fake_logits = discriminator(real), discriminator(fake)
+        fake = generator(self._latents(model, real, source))
+        real_logits, fake_logits = (discriminator(self._seen(images, source)) for images in (real, fake))
         count = len(real)
         metrics = {
             "d_loss": self._discriminator_loss(real_logits, fake_logits),
@@ -144,12 +150,14 @@ class Adversarial(ManualObjective):
         made = [generator(part.to(device)).float().cpu() for part in torch.split(noise, CHUNK)]
         return Samples(images=((torch.cat(made) + 1) / 2).clamp(0, 1))
 
-    def _noise(self, model: Model, like: Tensor, source: torch.Generator | None = None) -> Tensor:
-        """Return noise for as many images as ``like``; from a source on the CPU if one is given."""
-        shape = (len(like), _latent_dim(model))
-        if source is not None:
-            return torch.randn(shape, generator=source).to(like)
-        return torch.randn(shape, dtype=like.dtype, device=like.device)
+    def _latents(self, model: Model, like: Tensor, source: torch.Generator | None = None) -> Tensor:
+        """Return the noise that as many images as ``like`` are made from."""
+        return _noise((len(like), _latent_dim(model)), like, source)
+
+    def _seen(self, images: Tensor, source: torch.Generator | None = None) -> Tensor:
+        """Return images as the discriminator sees them."""
+        deviation = self.config.instance_noise
+        return images + deviation * _noise(images.shape, images, source) if deviation else images
 
     def _discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         if self.kind == "bce":
@@ -226,6 +234,13 @@ def _players(model: Model) -> tuple[nn.Module, nn.Module]:
 
 def _latent_dim(model: Model) -> int:
     return cast(AdversarialPair, model.architecture).latent_dim
+
+
+def _noise(shape: Sequence[int], like: Tensor, source: torch.Generator | None) -> Tensor:
+    """Return normal noise; from a source on the CPU if one is given."""
+    if source is not None:
+        return torch.randn(shape, generator=source).to(like)
+    return torch.randn(shape, dtype=like.dtype, device=like.device)
 
 
 def _to_signed(images: Tensor) -> Tensor:

@@ -42,3 +42,9 @@ class AdversarialConfig:
         None, "Peak learning rate of the discriminator; optimizer.lr if none.", ge=0
     )
     generator_lr: float | None = option(None, "Peak learning rate of the generator; optimizer.lr if none.", ge=0)
+    instance_noise: float = option(
+        0.0,
+        "Deviation of the normal noise added to all images that the discriminator sees, whose values run from -1 to 1.",
+        ge=0,
+        source="arXiv:1610.04490, appendix",
+    )

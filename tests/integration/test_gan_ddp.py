@@ -18,6 +18,7 @@ SETTINGS = [
     "experiment=gan",
     f"dataset.batch_size={BATCH}",
     "optimizer.lr=0.002",
+    "objective.discriminator_lr=0.0005",
     "parallel=ddp",
     f"trainer.devices={WORLD}",
     "trainer.accelerator=cpu",
@@ -45,6 +46,14 @@ torch.save(state, Path(folder) / f"{os.environ['RANK']}.pt")
 """
 
 
+def noise(shape: tuple[int, ...], source: torch.Generator) -> torch.Tensor:
+    return torch.randn(shape, generator=source, dtype=torch.float64)
+
+
+def seen(images: torch.Tensor, source: torch.Generator) -> torch.Tensor:
+    return images + 0.5 * noise(images.shape, source)
+
+
 def by_hand() -> dict[str, torch.Tensor]:
     """Train the pair in this process, without any of the framework's steps."""
     config = composing.compose(SETTINGS)
@@ -52,7 +61,7 @@ def by_hand() -> dict[str, torch.Tensor]:
     dataset, tokenizer = assembly.make_dataset(config)
     model = assembly.make_network(config, dataset.spec, tokenizer).model.double().train()
     generator, discriminator = model.architecture.generator, model.architecture.discriminator
-    rates = {discriminator: 5e-4, generator: 2e-3}  # the experiment's own, and optimizer.lr
+    rates = {discriminator: 5e-4, generator: 2e-3}
     players = [torch.optim.Adam(player.parameters(), lr=rate, betas=(0.5, 0.999)) for player, rate in rates.items()]
     bce, zeros = F.binary_cross_entropy_with_logits, torch.zeros(SHARE, dtype=torch.float64)
     ones = torch.ones_like(zeros)
@@ -63,14 +72,14 @@ def by_hand() -> dict[str, torch.Tensor]:
     for number, batches in zip(range(STEPS), zip(*loaders, strict=True), strict=False):
         sources = [torch.Generator().manual_seed(mix(config.seed, 0, number, rank)) for rank in range(WORLD)]
         for batch, source in zip(batches, sources, strict=True):
-            real = batch["image"].double() * 2 - 1
-            fake = generator(torch.randn(SHARE, 100, generator=source, dtype=torch.float64)).detach()
+            real = seen(batch["image"].double() * 2 - 1, source)
+            fake = seen(generator(noise((SHARE, 100), source)).detach(), source)
             loss = bce(discriminator(real), ones) + bce(discriminator(fake), zeros)
             (loss / WORLD).backward()
         players[0].step()
         players[0].zero_grad()
         for source in sources:
-            fake = generator(torch.randn(SHARE, 100, generator=source, dtype=torch.float64))
+            fake = seen(generator(noise((SHARE, 100), source)), source)
             (bce(discriminator(fake), ones) / WORLD).backward()
         players[1].step()
         for player in players:

@@ -77,8 +77,14 @@ def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def by_hand(loss: str, steps: int, n_critic: int) -> tuple[Pair, list[tuple[float, float | None]]]:
+def by_hand(
+    loss: str, steps: int, n_critic: int, instance_noise: float | None = None
+) -> tuple[Pair, list[tuple[float, float | None]]]:
     """Train a pair without any of the framework."""
+
+    def seen(images):
+        return images if instance_noise is None else images + instance_noise * torch.randn(5, 1, 4, 4)
+
     torch.manual_seed(0)
     pair = Pair().train()
     generator, discriminator = pair.generator, pair.discriminator
@@ -89,7 +95,8 @@ def by_hand(loss: str, steps: int, n_critic: int) -> tuple[Pair, list[tuple[floa
         torch.manual_seed(1000 + number)
         images = torch.rand(5, 1, 4, 4) * 2 - 1
         torch.manual_seed(number)
-        fake = generator(torch.randn(5, 3)).detach()
+        images = seen(images)
+        fake = seen(generator(torch.randn(5, 3)).detach())
         real_logits, fake_logits = discriminator(images), discriminator(fake)
         if loss == "bce":
             ones, zeros = torch.ones(5), torch.zeros(5)
@@ -109,7 +116,7 @@ def by_hand(loss: str, steps: int, n_critic: int) -> tuple[Pair, list[tuple[floa
         d_optimizer.step()
         g_loss = None
         if (number + 1) % n_critic == 0:
-            logits = discriminator(generator(torch.randn(5, 3)))
+            logits = discriminator(seen(generator(torch.randn(5, 3))))
             g_loss = F.binary_cross_entropy_with_logits(logits, torch.ones(5)) if loss == "bce" else -logits.mean()
             g_optimizer.zero_grad()
             g_loss.backward()
@@ -125,6 +132,32 @@ def test_steps_equal_a_hand_written_gan_bit_for_bit(loss):
     pair, losses = by_hand(loss, 6, 1)
     assert equal(state(training.model.architecture), state(pair))
     assert [(log["d_loss"].item(), log["g_loss"].item()) for log in logs] == losses
+
+
+@pytest.mark.parametrize("loss", ["bce", "hinge", "wgan_gp"])
+def test_with_instance_noise_the_discriminator_sees_every_image_through_new_noise(loss):
+    training = Training(loss=loss, instance_noise=0.3, n_critic=2)
+    logs = [training.step(number) for number in range(6)]
+    pair, losses = by_hand(loss, 6, 2, instance_noise=0.3)
+    for one, other in zip(state(training.model.architecture), state(pair), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert [log["d_loss"].item() for log in logs] == pytest.approx([d_loss for d_loss, _ in losses], rel=1e-4)
+
+
+def test_instance_noise_is_only_for_the_discriminator():
+    made = []
+    for noise in (0.0, 0.5):
+        training = Training(instance_noise=noise)
+        training.model.eval()
+        with torch.no_grad():
+            request = GenerateRequest(num_samples=4, generator=torch.Generator().manual_seed(1))
+            images = training.objective.generate(training.model, request).images
+            loss = training.objective.evaluate(training.model, {"image": torch.full((5, 1, 4, 4), 0.5)})
+        made.append((images, loss))
+    (images, loss), (noisy_images, noisy_loss) = made
+    assert torch.equal(images, noisy_images)
+    assert torch.equal(loss.total, noisy_loss.total)
+    assert loss.metrics["d_loss"] != noisy_loss.metrics["d_loss"]
 
 
 def test_wgan_gp_steps_equal_a_hand_written_one_with_five_critic_steps():
@@ -212,8 +245,9 @@ def test_judgement_is_a_probability_for_bce_and_a_logit_elsewhere():
     assert objective._judgement(torch.tensor([3.0, 5.0]), torch.tensor([-2.0]))["d_real"].item() == 4.0
 
 
-def test_evaluation_is_the_same_each_time_and_leaves_the_random_state_alone():
-    training = Training()
+@pytest.mark.parametrize("instance_noise", [0.0, 0.5])
+def test_evaluation_is_the_same_each_time_and_leaves_the_random_state_alone(instance_noise):
+    training = Training(instance_noise=instance_noise)
     training.model.eval()
     before = torch.get_rng_state()
     with torch.no_grad():
@@ -221,6 +255,7 @@ def test_evaluation_is_the_same_each_time_and_leaves_the_random_state_alone():
         first, second = (training.objective.evaluate(training.model, batch) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert first.total.item() == second.total.item()
+    assert first.metrics == second.metrics
     assert first.weight == 5
     assert set(first.metrics) == {"d_loss", "g_loss", "d_real", "d_fake"}
 
