@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,10 +20,11 @@ UNDECODED = "\ufffd"
 def generate(model: Model, request: GenerateRequest, tokenizer: Tokenizer, spec: TokenSpec) -> list[str]:
     """Continue prompts.
 
-    Each sample has a random source of its own, drawn from the request's, and prompts of equal length are continued
-    together; so a sample depends on its prompt and its number, not on its neighbours. An empty prompt starts from the
-    token "bos", else "eos", else a line break, else the first ordinary token; that start is not shown. A sample ends
-    early at the token "eos".
+    All prompts are continued together, whatever their lengths: where one has a token still to be read, that is fed in
+    place of a sampled one. Each sample has a random source of its own, drawn from the request's; so it depends on its
+    prompt and its number, not on its neighbours. An empty prompt starts from the token "bos", else "eos", else a line
+    break, else the first ordinary token; that start is not shown. A sample ends early at the token "eos", and before a
+    text that the request says to stop at.
 
     A model of whole sequences sees the text from the start on until that fills the context; then the oldest half is
     forgotten, and so on each time. This holds with a cache and without, for Transformers and recurrent networks alike,
@@ -51,22 +51,12 @@ def generate(model: Model, request: GenerateRequest, tokenizer: Tokenizer, spec:
     generators = _generators(len(prompts), request.generator)
     shown: list[list[int]] = [tokenizer.encode(prompt).tolist() for prompt in prompts]
     starts = [ids or _beginning(tokenizer, spec) for ids in shown]
-    groups: dict[int, list[int]] = defaultdict(list)
-    for number, start in enumerate(starts):
-        groups[len(start)].append(number)
-
-    stream = None if request.on_token is None else _Stream(tokenizer, shown[0], request.on_token)
-    texts = [""] * len(prompts)
-    for numbers in groups.values():
-        tokens = torch.tensor([starts[number] for number in numbers])
-        own = [generators[number] for number in numbers]
-        made = _continue(model, tokens, request, own, spec, stream if 0 in numbers else None)
-        for number, new in zip(numbers, made, strict=True):
-            known = tokenizer.decode(shown[number])
-            texts[number] = prompts[number] + tokenizer.decode(shown[number] + new)[len(known) :]
+    stream = None if request.on_token is None else _Stream(tokenizer, shown[0], request.on_token, request.stop)
+    endings = [_Ending(tokenizer, ids, request.stop) for ids in shown]
+    made = _continue(model, starts, request, generators, spec, endings, stream)
     if stream is not None:
         stream.close()
-    return texts
+    return [prompt + ending.text(new) for prompt, ending, new in zip(prompts, endings, made, strict=True)]
 
 
 def filter_logits(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
@@ -94,33 +84,86 @@ def filter_logits(logits: Tensor, top_k: int | None, top_p: float | None) -> Ten
     return torch.empty_like(logits).scatter_(-1, order, ranked)
 
 
+def penalise_repetition(logits: Tensor, tokens: Tensor, penalty: float) -> Tensor:
+    """Make tokens that stand in the text already less likely.
+
+    Args:
+        logits: ``(batch, vocab)``.
+        tokens: Text so far, int64 ``(batch, seq)``.
+        penalty: Positive logits are divided by it, negative ones multiplied; 1 changes nothing.
+
+    Returns:
+        ``(batch, vocab)``.
+
+    Source: Keskar et al., 2019, CTRL, section 4.1.
+    """
+    if penalty == 1:
+        return logits
+    seen = logits.gather(1, tokens)
+    return logits.scatter(1, tokens, torch.where(seen > 0, seen / penalty, seen * penalty))
+
+
 def _continue(
     model: Model,
-    tokens: Tensor,
+    starts: list[list[int]],
     request: GenerateRequest,
     generators: list[torch.Generator],
     spec: TokenSpec,
+    endings: list[_Ending],
     stream: _Stream | None,
 ) -> list[list[int]]:
-    """Generate behind ``tokens`` ``(batch, seq)``; return each row's new ids, without "eos"."""
-    predict = _Predictor(model, len(tokens), spec.context_length, request.use_cache)
-    made: list[list[int]] = [[] for _ in generators]
-    running = set(range(len(made)))
-    for _ in range(request.max_new_tokens):
-        new = _choose(predict(tokens), request, generators)
+    """Generate behind each of ``starts``; return each row's new ids, without "eos"."""
+    predict = _Predictor(model, len(starts), spec.context_length, request.use_cache)
+    tokens = torch.tensor([start[: min(map(len, starts))] for start in starts])
+    made: list[list[int]] = [[] for _ in starts]
+    running = set(range(len(starts))) if request.max_new_tokens else set()
+    while running:
+        length = tokens.shape[1]
+        ready = [row for row in sorted(running) if len(starts[row]) <= length]
+        new = torch.tensor([start[length] if length < len(start) else 0 for start in starts])
+        logits = predict(tokens)
+        if ready:
+            own = [generators[row] for row in ready]
+            logits = penalise_repetition(logits[ready], tokens[ready], request.repetition_penalty)
+            new[ready] = _choose(logits, request, own)
         tokens = torch.cat((tokens, new[:, None]), dim=1)
-        for row, token in enumerate(new.tolist()):
-            if row not in running:
-                continue
+        for row in ready:
+            token = int(new[row])
             if token == spec.eos_id:
                 running.discard(row)
                 continue
             made[row].append(token)
             if row == 0 and stream is not None:
                 stream.push(token)
-        if not running:
-            break
+            if len(made[row]) == request.max_new_tokens or endings[row].reached(made[row]):
+                running.discard(row)
     return made
+
+
+class _Ending:
+    """The text of one sample's new tokens, which ends before a text to stop at."""
+
+    def __init__(self, tokenizer: Tokenizer, shown: list[int], stop: Sequence[str]) -> None:
+        self.tokenizer, self.shown, self.stop = tokenizer, shown, tuple(stop)
+        self.known = len(tokenizer.decode(shown))
+
+    def reached(self, new: list[int]) -> bool:
+        """Whether there is a text to stop at in what is new."""
+        return bool(self.stop) and _cut(self._decoded(new), self.stop) is not None
+
+    def text(self, new: list[int]) -> str:
+        """Return the text of new tokens up to the first text to stop at."""
+        text = self._decoded(new)
+        return text[: _cut(text, self.stop)]
+
+    def _decoded(self, new: list[int]) -> str:
+        return self.tokenizer.decode(self.shown + new)[self.known :]
+
+
+def _cut(text: str, stop: Sequence[str]) -> int | None:
+    """Return where the first of some texts begins, or None if none of them is there."""
+    places = [place for place in (text.find(one) for one in stop) if place >= 0]
+    return min(places, default=None)
 
 
 class _Predictor:
@@ -145,9 +188,9 @@ class _Predictor:
         if not self.whole:
             vectors = architecture.features(tokens[:, -self.context_length :].to(self.device))
         else:
-            if length - self.begin > self.context_length:
-                self.begin = length - (self.context_length + 1) // 2
-                self.state = None
+            begin = self._begin(length)
+            if begin != self.begin:
+                self.begin, self.state = begin, None
             if self.use_cache and self.state is None:
                 self.state = architecture.new_state(self.batch_size, self.context_length)
                 self.fed = self.begin
@@ -156,6 +199,11 @@ class _Predictor:
             self.fed = length
         outputs: Tensor = vectors if self.model.head is None else self.model.head(vectors)
         return outputs.double().cpu()
+
+    def _begin(self, length: int) -> int:
+        """Return the first token that is seen of a text: a full context forgets its oldest half, and so on each time."""
+        forgotten = self.context_length + 1 - (self.context_length + 1) // 2
+        return forgotten * -(-max(length - self.context_length, 0) // forgotten)
 
 
 def _choose(logits: Tensor, request: GenerateRequest, generators: list[torch.Generator]) -> Tensor:
@@ -183,6 +231,8 @@ def _check(request: GenerateRequest) -> None:
             ("max_new_tokens", request.max_new_tokens, request.max_new_tokens >= 0, "at least 0"),
             ("temperature", request.temperature, request.temperature >= 0, "at least 0; 0 is greedy"),
             ("top_k", request.top_k, request.top_k is None or request.top_k >= 1, "at least 1, or leave it out"),
+            ("repetition_penalty", request.repetition_penalty, request.repetition_penalty > 0, "above 0; 1 is none"),
+            ("stop", request.stop, all(request.stop), "texts that are not empty"),
             ("top_p", request.top_p, request.top_p is None or 0 < request.top_p <= 1, "above 0 and at most 1"),
         )
         if not good
@@ -212,9 +262,13 @@ class _Stream:
     The tokens of the last piece are decoded again with the next one, since a tokenizer may put a space between them.
     """
 
-    def __init__(self, tokenizer: Tokenizer, shown: list[int], emit: Callable[[str], None]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, shown: list[int], emit: Callable[[str], None], stop: Sequence[str] = ()
+    ) -> None:
         self.tokenizer = tokenizer
-        self.emit = emit
+        self.receiver = emit
+        self.stop = tuple(stop)
+        self.held = ""
         self.old = shown
         self.new: list[int] = []
 
@@ -222,10 +276,25 @@ class _Stream:
         """Take one token."""
         self.new.append(token)
         if not self.tokenizer.decode(self.old + self.new).endswith(UNDECODED):
-            self.close()
+            self._take()
+            # What may be the beginning of a text to stop at waits until that is known.
+            waiting = max((len(one) - 1 for one in self.stop), default=0)
+            self._emit(max(0, len(self.held) - waiting))
 
     def close(self) -> None:
         """Give out what is waiting."""
+        self._take()
+        self._emit(len(self.held))
+
+    def _take(self) -> None:
         if self.new:
-            self.emit(self.tokenizer.decode(self.old + self.new)[len(self.tokenizer.decode(self.old)) :])
+            self.held += self.tokenizer.decode(self.old + self.new)[len(self.tokenizer.decode(self.old)) :]
             self.old, self.new = self.new, []
+
+    def _emit(self, length: int) -> None:
+        cut = _cut(self.held, self.stop)
+        if cut is not None:
+            length, self.held = cut, self.held[:cut]
+        if length:
+            self.receiver(self.held[:length])
+            self.held = self.held[length:]

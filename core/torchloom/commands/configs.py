@@ -87,6 +87,11 @@ class GenerateConfig:
     temperature: float = option(1.0, "Divides the logits; 0 takes the most likely token always.", ge=0)
     top_k: int | None = option(None, "Sample among the k most likely tokens only.", ge=1)
     top_p: float | None = option(None, "Sample among the fewest tokens whose probabilities add up to p.", gt=0, le=1)
+    repetition_penalty: float = option(
+        1.0, "Makes tokens that stand in the text already less likely; 1 does not.", gt=0, source="Keskar et al., 2019"
+    )
+    num_beams: int = option(1, "Candidates kept in a beam search, for models that turn a text into another.", ge=1)
+    stop: list[str] = option(list, "Texts before which a sample ends.")
     seed: int = option(0, "Seed of the sampling.", ge=0)
     stream: bool = option(True, "Print text while it is made.")
     cache: bool = option(True, "Keep the state of earlier tokens; the result is the same without, but slower.")

@@ -32,6 +32,9 @@ def run(config: DictConfig) -> int:
         temperature=config.temperature,
         top_k=config.top_k,
         top_p=config.top_p,
+        repetition_penalty=config.repetition_penalty,
+        num_beams=config.num_beams,
+        stop=list(config.stop),
         use_cache=config.cache,
         on_token=show if streaming else None,
     )

@@ -59,6 +59,10 @@ class GenerateRequest:
         temperature: Divides the logits; 0 takes the most likely token always.
         top_k: Sample among the k most likely tokens only.
         top_p: Sample among the fewest tokens whose probabilities add up to p.
+        repetition_penalty: Divides the positive logits of tokens that stand in the text already, and multiplies the
+            negative ones; 1 is none.
+        num_beams: Candidates kept in a beam search, where the objective searches; 1 is none.
+        stop: Texts before which a sample ends; they are not part of it.
         use_cache: Whether the architecture's state carries earlier tokens; the result is the same without.
         generator: Source of randomness, on the CPU.
         on_token: Called with the text of each new token of the first sample, for streaming.
@@ -70,6 +74,9 @@ class GenerateRequest:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    repetition_penalty: float = 1.0
+    num_beams: int = 1
+    stop: Sequence[str] = ()
     use_cache: bool = True
     generator: torch.Generator | None = None
     on_token: Callable[[str], None] | None = None
@@ -100,6 +107,7 @@ class Objective(ABC):
         protocol: The protocol it needs of the architecture.
         monitor: The metric by which checkpoints are compared, such as ``"val/accuracy"``, and whether more is better.
         manual: Whether it takes its own optimiser steps (see `ManualObjective`).
+        tokenizer: The data's tokenizer, trained, or None if it has none; set before `check`, `head` and `examples`.
     """
 
     accepts: ClassVar[tuple[type[Spec], ...]] = ()
@@ -107,6 +115,7 @@ class Objective(ABC):
     needs_causal: bool = False
     monitor: tuple[str, bool] = ("val/loss", False)
     manual: ClassVar[bool] = False
+    tokenizer: Tokenizer | None = None
 
     def __init__(self, config: Any, spec: Spec) -> None:
         self.config = config

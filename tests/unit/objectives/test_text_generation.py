@@ -12,7 +12,7 @@ from torchloom_attention.configs import SDPAttentionConfig
 from torchloom_attention.sdpa import SDPAttention
 from torchloom_objectives.clm import CLM
 from torchloom_objectives.configs import CLMConfig
-from torchloom_objectives.generation import filter_logits
+from torchloom_objectives.generation import filter_logits, penalise_repetition
 from torchloom_recurrent.configs import GRUConfig, LSTMConfig, RNNConfig
 from torchloom_recurrent.recurrent import GRU, LSTM, RNN
 from torchloom_text.configs import BPEConfig, CharConfig, WordConfig
@@ -308,3 +308,50 @@ def test_a_diverged_model_is_named_as_such():
         TorchloomError, match=r"^the model's outputs are not finite, so nothing can be generated: training diverged$"
     ):
         texts(objective, model)
+
+
+@pytest.mark.parametrize("name", ["rope", "learned", "lstm"])
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_prompts_of_all_lengths_are_continued_as_each_alone(name, use_cache):
+    objective, model = build(name)
+    prompts = ["t", "the cat", "the cat sat on the mat.", "dog"]
+    request = {"temperature": 0.0, "max_new_tokens": 20, "use_cache": use_cache}
+    alone = [texts(objective, model, prompts=[prompt], **request)[0] for prompt in prompts]
+    assert texts(objective, model, prompts=prompts, **request) == alone
+
+
+def test_repetition_penalty_follows_its_formula():
+    logits = torch.tensor([[2.0, -1.0, 0.5, 3.0]])
+    assert penalise_repetition(logits, torch.tensor([[0, 1, 0]]), 2.0).tolist() == [[1.0, -2.0, 0.5, 3.0]]
+    assert penalise_repetition(logits, torch.tensor([[0, 1]]), 1.0) is logits
+
+
+def test_a_large_repetition_penalty_repeats_nothing():
+    objective, model = build("learned", context_length=40)
+    made = texts(objective, model, prompts=["the"], max_new_tokens=15, temperature=0.0, repetition_penalty=1e6)[0]
+    assert len(set(made)) == len(made)
+    plain = texts(objective, model, prompts=["the"], max_new_tokens=15, temperature=0.0)[0]
+    assert len(set(plain)) < len(plain)
+
+
+@SETTINGS
+@given(st.integers(0, 200), st.integers(0, 25), st.integers(1, 3))
+def test_a_sample_ends_before_the_text_to_stop_at_and_so_does_its_stream(seed, start, length):
+    objective, model = build("gru", context_length=40)
+    request = {"prompts": ["the"], "max_new_tokens": 30, "seed": seed}
+    whole = texts(objective, model, **request)[0]
+    stop = whole[3 + start : 3 + start + length]
+    if not stop:
+        return
+    pieces = []
+    made = texts(objective, model, stop=[stop, "never in there"], on_token=pieces.append, **request)[0]
+    assert made == whole[: whole.index(stop, 3)]
+    assert "the" + "".join(pieces) == made
+
+
+def test_stops_and_penalties_out_of_range_are_refused():
+    objective, model = build()
+    with pytest.raises(ConfigError) as error:
+        texts(objective, model, stop=[""], repetition_penalty=0.0)
+    assert "repetition_penalty: 0.0 is out of range" in str(error.value)
+    assert "stop: [''] is out of range" in str(error.value)
