@@ -22,7 +22,6 @@ import torchloom_text.plugin
 from torchloom import Component, hookimpl, option, plugins
 from torchloom.errors import DataError
 from torchloom.plugins import PluginManager, PluginSource
-from torchloom_corpus.build import build
 from torchloom_corpus.contracts import HTML, CorpusSource, CorpusStep, Document, GlobalStep, Pass, StepTally
 from torchloom_corpus.shards import write_whole
 
@@ -197,6 +196,8 @@ def recipe(source: Path, out: Path, steps: Iterable[str] | dict[str, Any] = (), 
 
 def make(*arguments: Any, **keywords: Any) -> Path:
     """Build a corpus in this process."""
+    from torchloom_corpus.build import build  # imports torch, which tasks that import this file do without
+
     with plugins.using(parts()):
         return build(recipe(*arguments, **keywords))
 
@@ -209,6 +210,9 @@ def start(config: dict[str, Any]) -> subprocess.Popen[str]:
 
 
 def main(config: str) -> None:
+    """What `start` runs."""
+    from torchloom_corpus.build import build
+
     with plugins.using(parts()):
         print(build(json.loads(config)))
 

@@ -127,9 +127,9 @@ def wait_for(marks: Path, process: Any) -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_halfway_it_redoes_unfinished_tasks_only_and_gives_the_same_bytes(
-    source: Path, tmp_path: Path, stop: signal.Signals
+    tmp_path: Path, stop: signal.Signals
 ) -> None:
-    journal = tmp_path / "journal"
+    source, journal = write_lines(tmp_path / "source", lines=30), tmp_path / "journal"
     arguments = (
         source,
         tmp_path / "cut",

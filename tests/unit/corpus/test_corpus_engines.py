@@ -76,6 +76,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_slurm_gives_the_bytes_of_this_machine(source: Path, tmp_path: Path, slurm: Path) -> None:
     engine = {
         **SLURM,
@@ -118,6 +119,7 @@ def test_slurm_where_there_is_none_says_what_to_do(
         make(source, tmp_path / "corpus", engine=SLURM)
 
 
+@pytest.mark.slow
 def test_ray_gives_the_bytes_of_this_machine(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="needs torchloom[ray]")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
