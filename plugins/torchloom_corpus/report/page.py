@@ -16,7 +16,7 @@ from torchloom_corpus.dataset.configs import CorpusTokenizerConfig
 from torchloom_corpus.dataset.tokenizer import CorpusTokenizer
 from torchloom_corpus.layout import STATISTICS
 from torchloom_corpus.shards import Corpus, write_whole
-from torchloom_corpus.tally import StepTally
+from torchloom_corpus.tally import SAMPLES, StepTally
 from torchloom_corpus.vocabulary import Vocabulary, segments, vocabulary_report
 
 PAGE = "report.html"
@@ -76,6 +76,7 @@ def write_report(folder: Path) -> Path:
         folder=folder.resolve().name,
         manifest=corpus.manifest,
         stages=stages,
+        samples=SAMPLES,
         dropping=[stage for stage in stages if stage.tally.dropped],
         changing=[stage for stage in stages[:-1] if stage.tally.counts],
         lengths=_lengths(stages[-1].tally.histograms.get("length", Counter())),
