@@ -150,7 +150,7 @@ def read_wav(path: Path, sample_rate: int) -> Tensor:
             channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
             content = file.readframes(file.getnframes())
     except (OSError, EOFError, wave.Error) as error:
-        raise DataError(f"{path}: not an uncompressed WAV file ({error or 'cut short'}); convert it") from error
+        raise DataError(f"{path}: not an uncompressed WAV file ({str(error) or 'cut short'}); convert it") from error
     if rate != sample_rate:
         raise DataError(
             f"{path}: has {rate} samples a second, not {sample_rate}; set dataset.sample_rate={rate} if all have, or "

@@ -49,8 +49,8 @@ class Hub(LabelledText):
                 f"{path}: the hub cannot be reached, and there is no copy in the cache; go online once, or set "
                 "dataset.path to a folder of its files"
             ) from error
-        except (OSError, ValueError, RuntimeError) as error:
-            raise DataError(f"{path}: cannot be loaded: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # each format's reader has errors of its own
+            raise DataError(f"{path}: cannot be loaded: {(str(error) or repr(error)).splitlines()[0]}") from error
 
     @cached_property
     def classes(self) -> tuple[str, ...]:

@@ -148,9 +148,9 @@ class TextDataset(Dataset):
         pieces = [tokens for document in different if len(tokens := self._encode([document])) > 1]
         if len(pieces) < 2:
             raise DataError(
-                f"{self._source(name)}: the {name} split has {len(pieces)} documents of two tokens or more, but pairs need "
-                f"two, one to take what does not follow from; give a folder of files or a larger dataset.{name}_fraction, "
-                "or set dataset.examples=windows"
+                f"{self._source(name)}: the {name} split has {len(pieces)} different documents of two tokens or more, but "
+                "pairs need two, to take what does not follow from another; give more files, or set "
+                "dataset.examples=windows"
             )
         return SentencePairs(pieces, special)
 

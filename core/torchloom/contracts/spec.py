@@ -166,6 +166,7 @@ class SeriesSpec(Spec):
         ``series``: float32 ``(batch, seq, channels)``, ``seq`` at most ``context_length``.
         ``length`` (optional): int64 ``(batch,)``, real positions of each row.
         ``future`` (with ``horizon``): float32 ``(batch, horizon, channels)``, what comes next.
+        ``mean``, ``std`` (optional): float32 ``(batch, channels)``: a value in its own unit is ``value * std + mean``.
         ``label`` (with ``num_classes``): int64 ``(batch,)``.
     """
 
