@@ -70,7 +70,7 @@ class MinHashConfig(DeduplicationConfig):
 
     bands: int = option(
         14,
-        "Chances two documents have of being found alike; 32 bands of 4 rows with shingles of 3 words also find copies "
+        "Chances two documents have of being found alike; 28 bands of 4 rows with shingles of 3 words also find copies "
         "in which one word in ten was changed.",
         ge=1,
         le=1000,

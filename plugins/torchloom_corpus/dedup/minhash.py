@@ -117,7 +117,8 @@ class Cluster(PipelineStep):  # type: ignore[misc]
                 for field in ("corpus", "task", "other"):
                     verdicts[field][members] = existing[field][kept]
             else:
-                first = min(members.tolist(), key=lambda member: natural(names[unpack(int(places[member]))]))
+                ids = names(places[members].tolist())
+                first = members[min(range(len(ids)), key=lambda member: natural(ids[member]))]
                 verdicts["task"][members], verdicts["other"][members] = unpack(int(places[first]))
                 dropped[first] = self.keep == "none"
         verdicts["document"] = places & np.uint64(0xFFFFFFFF)
@@ -135,9 +136,8 @@ class Cluster(PipelineStep):  # type: ignore[misc]
         held: list[tuple[Any, Records]] = []
         for folder in sorted((self.folder / "edges").iterdir()):
             for path in sorted(folder.glob("*.bin")):
-                found = records(path, EDGE)
-                for start in range(0, len(found), HELD):
-                    taken = np.array(found[start : start + HELD])
+                for start in range(0, path.stat().st_size // EDGE.itemsize, HELD):
+                    taken = records(path, EDGE, start, HELD)
                     held.append((pack(int(folder.name), taken["document"]), taken))
                     if sum(len(taken) for _, taken in held) >= HELD:
                         yield np.concatenate([here for here, _ in held]), np.concatenate([taken for _, taken in held])
@@ -177,15 +177,14 @@ class Thin(PipelineStep):  # type: ignore[misc]
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         """Write one file of the index anew."""
         path = self.folder / "index" / "pieces" / f"{rank:05d}.bin"
-        pieces = records(path, PIECE)
         gone = [np.empty(0, np.uint64)]
         for file in sorted((self.folder / "verdicts").glob("*/cluster.bin")):
             gone.append(pack(int(file.parent.name), records(file, EDGE)["document"]))
         dropped = np.concatenate(gone)
         part = path.with_suffix(".part")
         with part.open("wb") as target:
-            for start in range(0, len(pieces), HELD):
-                held = pieces[start : start + HELD]
+            for start in range(0, path.stat().st_size // PIECE.itemsize, HELD):
+                held = records(path, PIECE, start, HELD)
                 # A piece stands under the first of its documents, which is dropped only if the others are.
                 target.write(held[~np.isin(pack(held["task"], held["document"]), dropped)].tobytes())
         part.replace(path)

@@ -13,11 +13,12 @@ first, cannot drop all copies, forget which document of an existing corpus was m
 from __future__ import annotations
 
 import json
+import os
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
@@ -61,39 +62,54 @@ def natural(identity: str) -> str:
 
 
 class Names:
-    """Ids of documents by task and number in the task, read from disk as they are asked for."""
+    """Ids of documents by place (see `pack`), read from disk as they are asked for."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._open = lru_cache(maxsize=64)(self._load)  # two open files each
 
-    def _load(self, task: int) -> tuple[Records, Records]:
-        texts, ends = files_of_names(self._folder, task)
-        return np.memmap(texts, np.uint8, "r"), np.memmap(ends, "<u8", "r")
-
-    def __getitem__(self, place: tuple[int, int]) -> str:
-        task, document = place
-        texts, ends = self._open(task)
-        start = int(ends[document - 1]) if document else 0
-        return texts[start : int(ends[document])].tobytes().decode("utf-8", "surrogatepass")
+    def __call__(self, places: Iterable[int]) -> list[str]:
+        """Return the ids of documents."""
+        found = []
+        for task, places_there in groupby(places, lambda place: place >> 32):
+            texts, ends = files_of_names(self._folder, task)
+            with texts.open("rb", buffering=0) as text_file, ends.open("rb", buffering=0) as end_file:
+                for place in places_there:
+                    bounds = os.pread(end_file.fileno(), 16, 8 * (place & 0xFFFFFFFF))
+                    start, end = (int.from_bytes(bound, "little") for bound in (bounds[:8], bounds[8:]))
+                    found.append(os.pread(text_file.fileno(), end - start, start).decode("utf-8", "surrogatepass"))
+        return found
 
 
 def files_of_names(folder: Path, task: int) -> tuple[Path, Path]:
-    """Return where a task's ids are: one behind the other, and the ends of each."""
+    """Return where a task's ids are: one behind the other, and where each ends (and, ahead, 0)."""
     return folder / f"{task:05d}.txt", folder / f"{task:05d}.ends"
 
 
-def records(path: Path, dtype: np.dtype[Any]) -> Records:
-    """Map a file of records, which may be empty."""
-    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)
+def records(path: Path, dtype: np.dtype[Any], start: int = 0, count: int = -1) -> Records:
+    """Read records of a file: `count` of them, or all, from number `start` on.
+
+    Files are not mapped, as their pages would be counted as the process's memory.
+    """
+    return np.fromfile(path, dtype, count, offset=start * dtype.itemsize)
 
 
-def settle(pieces: Records, name: Callable[[int, int], str]) -> tuple[Records, npt.NDArray[np.bool_], Records]:
+def position(path: Path, bound: int) -> int:
+    """Return how many pieces of a run have hashes below a bound."""
+    with path.open("rb", buffering=0) as file:
+        numbers = range(path.stat().st_size // PIECE.itemsize)
+        return bisect_left(
+            numbers,
+            bound,
+            key=lambda number: int.from_bytes(os.pread(file.fileno(), 8, number * PIECE.itemsize), "little"),
+        )
+
+
+def settle(pieces: Records, names: Callable[[list[int]], list[str]]) -> tuple[Records, npt.NDArray[np.bool_], Records]:
     """Bring equal pieces together.
 
     Args:
         pieces: Records of `PIECE`.
-        name: Gives the id of a document of the corpus being built, by task and number.
+        names: Gives the ids of documents of the corpus being built, by place.
 
     Returns:
         The pieces by hash and, among equal ones, those of existing corpora first, then by id and place in the document;
@@ -108,7 +124,7 @@ def settle(pieces: Records, name: Callable[[int, int], str]) -> tuple[Records, n
         part = pieces[shared]
         own = part["corpus"] == 0
         places, inverse = np.unique(pack(part["task"], part["document"])[own], return_inverse=True)
-        keys = [natural(name(*unpack(place))) for place in places.tolist()]
+        keys = [natural(name) for name in names(places.tolist())]
         rank = np.empty(len(keys), np.int64)
         rank[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
         order = part["corpus"].astype(np.int64) - (1 << 32)  # before any rank
@@ -164,6 +180,7 @@ class Observe(PipelineStep):  # type: ignore[misc]
         run = _Run(rank)
         written = end = 0
         with texts.open("wb") as text_file, ends.open("wb") as end_file, (kept / "local.bin").open("wb") as edge_file:
+            end_file.write(bytes(8))
             for number, document in enumerate(data):
                 identity = document.id.encode("utf-8", "surrogatepass")
                 text_file.write(identity)
@@ -205,7 +222,7 @@ class _Run:
             1,
         )
         if len(pieces):
-            pieces, first, group = settle(pieces, lambda _, document: self.ids[document])
+            pieces, first, group = settle(pieces, lambda places: [self.ids[place & 0xFFFFFFFF] for place in places])
             firsts = pieces[first]
             edge_file.write(edges(pieces[~first], firsts[group[~first]]).tobytes())
             firsts["copies"] = np.bincount(group)
@@ -242,7 +259,6 @@ class Merge(PipelineStep):  # type: ignore[misc]
         names = Names(self.names)
         corpora = [(0, self.folder / "runs"), *((k, index / "pieces") for k, index in enumerate(self.against, 1))]
         files = [(corpus, path) for corpus, folder in corpora for path in sorted(folder.glob("*.bin"))]
-        opened = lru_cache(maxsize=256)(lambda path: records(path, PIECE))
         targets = {int(folder.name): folder / f"{rank:05d}.bin" for folder in (self.folder / "edges").iterdir()}
         for path in targets.values():
             path.write_bytes(b"")
@@ -251,24 +267,21 @@ class Merge(PipelineStep):  # type: ignore[misc]
             index_path = self.index / "pieces" / f"{rank:05d}.bin"
             index_path.write_bytes(b"")
 
-        def slices(low: int, high: int) -> Iterator[tuple[int, Path, int, int]]:
-            for corpus, path in files:
-                hashes = opened(path)["hash"]
-                yield corpus, path, bisect_left(hashes, low), bisect_left(hashes, high)
-
         low, high = (rank << 64) // world_size, ((rank + 1) << 64) // world_size
-        parts = 1 + sum(end - start for _, _, start, end in slices(low, high)) // HELD
+        starts = [position(path, low) for _, path in files]
+        parts = 1 + sum(position(path, high) - start for (_, path), start in zip(files, starts, strict=True)) // HELD
         sizes: Counter[int] = Counter()
         for part in range(parts):
-            bounds = (low + (high - low) * edge // parts for edge in (part, part + 1))
-            taken = []
-            for corpus, path, start, end in slices(*bounds):
-                taken.append(np.array(opened(path)[start:end]))
+            ends = [position(path, low + (high - low) * (part + 1) // parts) for _, path in files]
+            taken = [np.empty(0, PIECE)]
+            for (corpus, path), start, end in zip(files, starts, ends, strict=True):
+                taken.append(records(path, PIECE, start, end - start))
                 taken[-1]["corpus"] = corpus
+            starts = ends
             pieces = np.concatenate(taken)
             if not len(pieces):
                 continue
-            pieces, first, group = settle(pieces, lambda *place: names[place])
+            pieces, first, group = settle(pieces, names)
             copies = np.bincount(group, weights=pieces["copies"]).astype(np.int64)
             sizes.update(copies[copies > 1].tolist())
             own = pieces["corpus"] == 0

@@ -13,7 +13,7 @@ import numpy as np
 
 from torchloom.errors import DataError
 from torchloom_corpus.contracts import Document, GlobalStep, Pass, StepTally
-from torchloom_corpus.dedup.runs import EDGE, Merge, Names, Observe, Records, read_sizes, records
+from torchloom_corpus.dedup.runs import EDGE, Merge, Names, Observe, Records, pack, read_sizes, records
 
 
 class Deduplication(GlobalStep):
@@ -123,7 +123,7 @@ class DocumentDeduplication(Deduplication):
     def _verdicts(self) -> Iterator[tuple[int, int, int, int]]:
         folder = self.folder / self.verdicts / f"{self._rank:05d}"
         files = {path.stem: records(path, EDGE) for path in sorted(folder.glob("*.bin"))}
-        local = np.array(files.pop("local", np.empty(0, EDGE)))
+        local = files.pop("local", np.empty(0, EDGE))
         final: Records = np.concatenate([np.empty(0, EDGE), *files.values()])
         final = final[np.argsort(final["document"])]
         # What a document was like in its run may itself be dropped for another.
@@ -146,7 +146,8 @@ class DocumentDeduplication(Deduplication):
         self._next = next(self._dropped, None)
         if (corpus, task, other) != (0, self._rank, self._number):  # with keep=none, the first has none to name
             folder, names = self._corpora[corpus]
-            document.metadata["duplicate_of"] = f"{folder}{names[task, other]}"
+            place = int(pack(task, other))
+            document.metadata["duplicate_of"] = f"{folder}{names([place])[0]}"
         return "in existing corpus" if corpus else self.reason
 
 

@@ -85,7 +85,7 @@ def ngram_hashes(words: Hashes, n: int) -> Hashes:
     if not n:
         return words
     factors = _constants(0, n)
-    mixed = words[: len(words) - n + 1] * factors[0]
+    mixed: Hashes = words[: len(words) - n + 1] * factors[0]
     for place in range(1, n):
         mixed += words[place : len(words) - n + 1 + place] * factors[place]
     # A sum of products is linear, as the permutations of MinHash are; this finaliser (of MurmurHash3) is not.
