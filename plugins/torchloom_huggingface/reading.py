@@ -1,0 +1,211 @@
+"""Published checkpoints from files: Hugging Face's folders, and llama2.c's two binary files."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+from torch import Tensor
+
+from torchloom.errors import CheckpointError
+from torchloom_huggingface.layouts import LAYOUTS, Layout, Settings, State
+
+TOKENIZERS = {"gpt2": "bpe", "llama": "char_bpe", "bert": "wordpiece", "t5": "unigram"}
+"""Our tokenizer that each network's is of the kind of."""
+
+
+@dataclass
+class Published:
+    """A checkpoint that somebody published.
+
+    Attributes:
+        layout: Of the network.
+        settings: Of our architecture.
+        length: Longest sequence.
+        vocab_size: Number of tokens.
+        weights: Their tensors.
+        tokenizer: Component name, and the tokenizer as Hugging Face's JSON or the path of a vocabulary; None if there is
+            none.
+    """
+
+    layout: Layout
+    settings: Settings
+    length: int
+    vocab_size: int
+    weights: State
+    tokenizer: tuple[str, str | Path] | None
+
+
+def read(path: Path, tokenizer: Path | None) -> Published:
+    """Read a checkpoint.
+
+    Args:
+        path: Folder, or llama2.c's ``.bin``.
+        tokenizer: File of the tokenizer, where it does not lie beside the weights.
+
+    Raises:
+        CheckpointError: It is not there, cut short, or of a layout that is not known.
+        UnsupportedError: The network does what none here does.
+    """
+    if path.is_dir():
+        return _read_folder(path, tokenizer)
+    if path.is_file() and path.suffix == ".bin":
+        return _read_llama2c(path, tokenizer)
+    raise CheckpointError(
+        f"{path}: holds no published checkpoint; give a folder with config.json and model.safetensors, or a llama2.c .bin file"
+    )
+
+
+def tensor(state: State, key: str, prefix: str) -> Tensor | None:
+    """Return a tensor by its key, which may have a prefix in the file that it does not have here, or the other way round."""
+    for name in (key, prefix + key, key.removeprefix(prefix)):
+        if name in state:
+            return state[name]
+    return None
+
+
+def _read_folder(folder: Path, tokenizer: Path | None) -> Published:
+    config = _json(folder / "config.json")
+    layout = LAYOUTS.get(config.get("model_type", ""))
+    if layout is None:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: model_type={config.get('model_type')!r} is not known here; known are "
+            f"{', '.join(sorted(LAYOUTS))}"
+        )
+    settings, length = layout.settings(config)
+    index = folder / "model.safetensors.index.json"
+    names = sorted(set(_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
+    weights: State = {}
+    for name in names:
+        try:
+            weights |= load_file(folder / name)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{folder / name}: cannot be read as safetensors: {error}") from error
+    found = tokenizer or next((one for one in (folder / "tokenizer.json", folder / "vocab.txt") if one.is_file()), None)
+    kind = TOKENIZERS[layout.model_type]
+    return Published(layout, settings, length, config["vocab_size"], weights, None if found is None else (kind, found))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    return content
+
+
+def _read_llama2c(path: Path, tokenizer: Path | None) -> Published:
+    """Read llama2.c's version 0: seven numbers, then the weights of a Llama in single precision.
+
+    Source: https://github.com/karpathy/llama2.c, export.py, legacy_export.
+    """
+    content = path.read_bytes()
+    header = struct.calcsize("<7i")
+    if len(content) < header:
+        raise CheckpointError(f"{path}: is cut short: {len(content)} bytes")
+    width, hidden, layers, heads, kv_heads, vocab_size, length = struct.unpack_from("<7i", content)
+    if min(width, hidden, layers, heads, kv_heads, length) < 1 or vocab_size == 0 or width % heads:
+        raise CheckpointError(f"{path}: its first numbers are not those of a llama2.c file")
+    tied, vocab_size = vocab_size > 0, abs(vocab_size)
+    size = width // heads
+    keys = kv_heads * size
+    values = np.frombuffer(content, "<f4", offset=header)
+    at = 0
+
+    def take(*shape: int) -> Tensor:
+        nonlocal at
+        count = int(np.prod(shape))
+        if at + count > len(values):
+            raise CheckpointError(f"{path}: is cut short: {len(content)} bytes are fewer than its header tells of")
+        taken = torch.from_numpy(values[at : at + count].copy()).view(*shape)
+        at += count
+        return taken
+
+    weights: State = {"model.embed_tokens.weight": take(vocab_size, width)}
+    stacked = {
+        "input_layernorm": take(layers, width),
+        "self_attn.q_proj": _halves(take(layers, width, width), heads),
+        "self_attn.k_proj": _halves(take(layers, keys, width), kv_heads),
+        "self_attn.v_proj": take(layers, keys, width),
+        "self_attn.o_proj": take(layers, width, width),
+        "post_attention_layernorm": take(layers, width),
+        "mlp.gate_proj": take(layers, hidden, width),
+        "mlp.down_proj": take(layers, width, hidden),
+        "mlp.up_proj": take(layers, hidden, width),
+    }
+    for name, tensors in stacked.items():
+        weights |= {f"model.layers.{index}.{name}.weight": one for index, one in enumerate(tensors)}
+    weights["model.norm.weight"] = take(width)
+    take(2, length, size // 2)  # the angles of RoPE, which follow from their formula
+    if not tied:
+        weights["lm_head.weight"] = take(vocab_size, width)
+    config = {
+        "hidden_size": width,
+        "intermediate_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": length,
+        "tie_word_embeddings": tied,
+    }
+    layout = LAYOUTS["llama"]
+    settings, longest = layout.settings(config)
+    read_tokenizer = None if tokenizer is None else ("char_bpe", _llama2c_tokenizer(tokenizer, vocab_size))
+    return Published(layout, settings, longest, vocab_size, weights, read_tokenizer)
+
+
+def _halves(weights: Tensor, heads: int) -> Tensor:
+    """Put RoPE's pairs, which llama2.c has side by side, into the two halves of a head."""
+    layers, rows, width = weights.shape
+    return weights.view(layers, heads, rows // heads // 2, 2, width).transpose(2, 3).reshape(layers, rows, width)
+
+
+def _llama2c_tokenizer(path: Path, vocab_size: int) -> str:
+    """Read llama2.c's tokenizer: for each token its score, and its text with spaces as they are.
+
+    Source: https://github.com/karpathy/llama2.c, tokenizer.py, export.
+    """
+    content = path.read_bytes()
+    pieces: list[tuple[str, float]] = []
+    at = 4  # behind the length of the longest
+    try:
+        for _ in range(vocab_size):
+            score, length = struct.unpack_from("<fi", content, at)
+            at += 8
+            pieces.append((content[at : at + length].decode("utf-8", "strict"), score))
+            at += length
+    except (struct.error, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: is not the tokenizer of a llama2.c model of {vocab_size} tokens") from error
+    special = ["<unk>", "<s>", "</s>"]
+    texts = (
+        special
+        + [text.replace(" ", "\u2581") if number >= 259 else text for number, (text, _) in enumerate(pieces)][3:]
+    )
+    vocabulary = {text: number for number, text in enumerate(texts)}
+    scores = {text: score for text, (_, score) in zip(texts, pieces, strict=True)}
+    merges = []
+    for text in texts[259:]:
+        for cut in range(1, len(text)):
+            left, right = text[:cut], text[cut:]
+            if left in vocabulary and right in vocabulary:
+                merges.append((-scores[text], vocabulary[text], cut, left, right))
+    model = models.BPE(
+        vocabulary, [(left, right) for *_, left, right in sorted(merges)], unk_token="<unk>", byte_fallback=True
+    )
+    made = Tokenizer(model)
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    made.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    made.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
+    state: str = made.to_str()
+    return state
