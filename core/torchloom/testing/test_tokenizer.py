@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from torchloom.component import Component
-from torchloom.errors import DataError
+from torchloom.errors import ConfigError, DataError
 from torchloom.testing.support import TEXT, build, each, trained_tokenizer
 
 PIECE = TEXT[2000:4000]
@@ -74,5 +74,5 @@ class TestTokenizer:
         assert all(0 <= one < tokenizer.vocab_size for one in ids)
 
     def test_no_text_is_an_error(self, component: Component) -> None:
-        with pytest.raises(DataError):
+        with pytest.raises((DataError, ConfigError)):
             build(component).train([])

@@ -60,9 +60,10 @@ class CorpusDataset(Dataset):
 
     @property
     def spec(self) -> TokenSpec:
-        """Vocabulary and window."""
-        self.prepare()
+        """Vocabulary and window; no corpus is opened where a checkpoint has brought the tokenizer."""
         tokenizer = self._tokenizer
+        if not tokenizer.trained:
+            self.prepare()
         return TokenSpec(
             vocab_size=tokenizer.vocab_size,
             context_length=self.config.context_length,

@@ -281,6 +281,13 @@ def test_ranks_and_workers_share_the_batches_of_one_process(mixture: Split, work
         assert same(whole, {name: torch.cat([part[name] for part in parts]) for name in whole})
 
 
+def test_an_example_does_not_hang_on_its_batch(mixture: Split) -> None:
+    together = everything(mixture, EpochKey(3, 2))
+    for number in (0, len(mixture) // 2, len(mixture) - 1):
+        alone = mixture.batch(torch.tensor([number]), EpochKey(3, 2))
+        assert same(alone, {name: values[number : number + 1] for name, values in together.items()})
+
+
 def test_a_split_travels_to_a_worker_without_its_tokens(mixture: Split) -> None:
     content = pickle.dumps(mixture)
     assert same(everything(pickle.loads(content), EpochKey(1, 1)), everything(mixture, EpochKey(1, 1)))
@@ -305,6 +312,7 @@ def test_the_tokenizer_comes_with_the_corpus(tmp_path: Path) -> None:
     tokenizer = made._tokenizer
     assert tokenizer.record == char_record()
     assert tokenizer.decode(tokenizer.encode("alpha beta")) == "alpha beta"
+    assert tokenizer.exact == char_tokenizer().exact
     other = CorpusTokenizer(CorpusTokenizerConfig())
     other.load_state(tokenizer.state())
     assert other.encode("alpha beta").tolist() == char_tokenizer().encode("alpha beta").tolist()
