@@ -44,7 +44,7 @@ class TransformerConfig(ArchitectureConfig):
     )
     rope_theta: float = option(10000.0, "Base of RoPE's wavelengths.", gt=1, source="Su et al., 2021, section 3.2.2")
     relative_buckets: int = option(
-        32, "Distances that have a bias of their own, for positions=relative.", ge=2, source="Raffel et al., 2020"
+        32, "Distances that have a bias of their own, for positions=relative.", ge=4, source="Raffel et al., 2020"
     )
     relative_distance: int = option(128, "Distance from which all share one bias, for positions=relative.", ge=2)
     activation: Literal["swiglu", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "relu"] = option(
@@ -101,7 +101,9 @@ class EncoderConfig(TransformerConfig):
     tie_embeddings: bool = option(
         True, "Whether a head that predicts tokens shares the token embedding.", source="Press & Wolf, 2017"
     )
-    segments: int = option(2, "Texts of an example told apart by an embedding; 0 has none.", ge=0)
+    segments: int = option(
+        2, "Texts of an example told apart by an embedding; 1 adds the same to all, 0 has none.", ge=0
+    )
     pooling: Literal["first", "mean", "max"] = option(
         "mean", "The vector of a whole example: the first position's, or the mean or the maximum over all."
     )

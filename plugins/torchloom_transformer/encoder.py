@@ -67,14 +67,15 @@ class Encoder(Architecture):
         Args:
             tokens: int64 ``(batch, seq)``, or vectors float ``(batch, seq, channels)`` of a series.
             mask: Key lengths, documents, a window.
-            segments: Which text each token belongs to, int64 ``(batch, seq)``; all to the first unless given.
+            segments: Which text each token belongs to, int64 ``(batch, seq)`` in ``[0, segments)``; all to the first unless
+                given.
             state: Not used: nothing can be continued that looks ahead.
 
         Returns:
             ``(batch, seq, d_model)``; vectors at padding mean nothing.
 
         Raises:
-            UnsupportedError: More positions than ``context_length``, or more segments than it tells apart.
+            UnsupportedError: More positions than ``context_length``.
         """
         if tokens.shape[1] > self.context_length:
             raise UnsupportedError(

@@ -52,7 +52,7 @@ class Block(nn.Module):
             assert self.cross_norm is not None
             cross = self.cross_attention
             x_BTC = self._add(x_BTC, self.cross_norm, lambda x: cross(x, memory_BSC, memory_mask, cache))
-        return self._add(x_BTC, self.feed_forward_norm, self.feed_forward)
+        return self._add(x_BTC, self.feed_forward_norm, lambda x: self.feed_forward(x, mask))
 
     def _add(self, x_BTC: Tensor, normalise: nn.Module, layer: Callable[[Tensor], Tensor]) -> Tensor:
         if self.before:
@@ -152,7 +152,7 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(config.d_model, up_dim, bias=config.bias)
         self.down = nn.Linear(ffn_dim, config.d_model, bias=config.bias)
 
-    def forward(self, x_BTC: Tensor) -> Tensor:
+    def forward(self, x_BTC: Tensor, mask: AttentionMask | None = None) -> Tensor:
         """Map ``(batch, seq, d_model)`` to the same shape."""
         output: Tensor = self.down(self.activation(self.up(x_BTC)))
         return output
@@ -161,9 +161,13 @@ class FeedForward(nn.Module):
 class Experts(nn.Module):
     """Several feed-forward layers, each token being sent to the few that a router chooses for it. No token is dropped.
 
+    What the chosen ones give is weighted with their probabilities, made to sum to 1; of a single expert the probability
+    is kept as it is, or the router would have no gradient. Padding is sent to none, and its output is zero.
+
     Attributes:
-        balance: Of the last forward pass: experts times the sum over experts of the share of tokens sent to one and the
-            mean probability it was given; 1 if all are used alike, up to the number of experts if one is used alone.
+        balance: Of the last forward pass: experts times the sum over experts of the share of choices that fell on one
+            and the mean probability it was given; 1 if all are used alike, up to experts / experts_per_token if some
+            are never used.
 
     Source: Shazeer et al., 2017, Outrageously Large Neural Networks, section 2; Fedus et al., 2022, Switch
     Transformers, equations 4 to 6; weights renormalised over the chosen experts, as Jiang et al., 2024, Mixtral.
@@ -177,21 +181,44 @@ class Experts(nn.Module):
         self.router = nn.Linear(config.d_model, config.experts, bias=False)
         self.experts = nn.ModuleList(FeedForward(config) for _ in range(config.experts))
 
-    def forward(self, x_BTC: Tensor) -> Tensor:
-        """Map ``(batch, seq, d_model)`` to the same shape."""
-        x_NC = x_BTC.flatten(0, 1)
-        probability_NE = self.router(x_NC).float().softmax(-1)
-        weight_NK, chosen_NK = probability_NE.topk(self.per_token, dim=-1)
-        weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True)
-        count = len(self.experts)
-        share_E = torch.bincount(chosen_NK.flatten(), minlength=count) / chosen_NK.numel()
-        self.balance = count * (share_E * probability_NE.mean(0)).sum()
+    def forward(self, x_BTC: Tensor, mask: AttentionMask | None = None) -> Tensor:
+        """Map ``(batch, seq, d_model)`` to the same shape; the mask says what is padding."""
+        real_BT = None if mask is None else real(mask, x_BTC)
+        x_NC = x_BTC.flatten(0, 1) if real_BT is None else x_BTC[real_BT]
+        weight_NK, chosen_NK = self.route(x_NC)
         output_NC = torch.zeros_like(x_NC)
         for number, expert in enumerate(self.experts):
             token, place = (chosen_NK == number).nonzero(as_tuple=True)
-            weighted = expert(x_NC[token]) * weight_NK[token, place, None].to(x_NC.dtype)
+            weighted = expert(x_NC[token]) * weight_NK[token, place, None]
             output_NC = output_NC.index_add(0, token, weighted.to(x_NC.dtype))
-        return output_NC.view_as(x_BTC)
+        if real_BT is None:
+            return output_NC.view_as(x_BTC)
+        return torch.zeros_like(x_BTC).index_put((real_BT,), output_NC)
+
+    def route(self, x_NC: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose experts for each token, and note how evenly they are used.
+
+        Returns:
+            Their weights, and their numbers, int64; both ``(tokens, experts_per_token)``.
+        """
+        scores_NE = self.router(x_NC)
+        probability_NE = scores_NE.softmax(-1, dtype=torch.promote_types(scores_NE.dtype, torch.float32))
+        weight_NK, chosen_NK = probability_NE.topk(self.per_token, dim=-1)
+        if self.per_token > 1:
+            weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True)
+        count = len(self.experts)
+        share_E = torch.bincount(chosen_NK.flatten(), minlength=count) / chosen_NK.numel()
+        self.balance = count * (share_E * probability_NE.mean(0)).sum()
+        return weight_NK.to(x_NC.dtype), chosen_NK
+
+
+def real(mask: AttentionMask, x_BTC: Tensor) -> Tensor | None:
+    """Return which positions of the queries are no padding, bool ``(batch, seq)``; None if the mask does not say."""
+    if mask.key_lengths is None:
+        return None
+    start = mask.query_offset
+    place_T = torch.arange(start, start + x_BTC.shape[1], device=x_BTC.device)
+    return place_T < mask.key_lengths.to(x_BTC.device)[:, None]
 
 
 def hidden_width(config: TransformerConfig) -> int:
@@ -276,6 +303,16 @@ def contradictions(config: TransformerConfig) -> list[Problem]:
                 "architecture.experts_per_token",
                 f"{config.experts_per_token} cannot be chosen of experts={config.experts}",
                 "choose fewer, or more experts",
+            )
+        )
+    exact = config.relative_buckets // 2
+    if config.positions == "relative" and config.relative_distance <= exact:
+        problems.append(
+            Problem(
+                "architecture.relative_distance",
+                f"{config.relative_distance} is too near: half of relative_buckets={config.relative_buckets} stand for "
+                "one distance each, the others for those between",
+                f"choose more than {exact}, or fewer buckets",
             )
         )
     return problems

@@ -16,7 +16,7 @@ from torchloom.contracts.spec import SeriesSpec, Spec
 from torchloom.errors import UnsupportedError
 from torchloom_transformer.cache import KVCache, LayerCache
 from torchloom_transformer.configs import TransformerConfig
-from torchloom_transformer.layers import Block, Experts, head_dim, norm
+from torchloom_transformer.layers import Block, Experts, head_dim, norm, real
 from torchloom_transformer.positions import RelativeBias, Rotation, sinusoidal
 
 
@@ -51,8 +51,8 @@ class Embeddings(nn.Module):
         if self.sinusoidal:
             x_BTC = x_BTC + sinusoidal(start, length, self.d_model, inputs.device).to(x_BTC.dtype)
         if self.segment is not None:
-            first = self.segment.weight[0]
-            x_BTC = x_BTC + (first if segments is None else self.segment(segments))
+            alike = segments is None or self.segment.num_embeddings == 1
+            x_BTC = x_BTC + (self.segment.weight[0] if alike else self.segment(segments))
         if self.norm is not None:
             x_BTC = self.norm(x_BTC)
         output: Tensor = self.dropout(x_BTC)
@@ -67,7 +67,8 @@ class Stack(nn.Module):
     states, weighted with the probabilities of having stopped there, and what is left goes to the last step.
 
     Attributes:
-        ponder: Of the last forward pass with learned recurrence: mean number of steps.
+        balances: Of the last forward pass with experts: how evenly they were used, in each block and step.
+        ponder: Of the last forward pass with learned recurrence: mean number of steps, over all positions but padding.
 
     Source: Dehghani et al., 2019, Universal Transformers, section 2; Graves, 2016, Adaptive Computation Time, with the
     halting distribution kept soft, as Banino et al., 2021, PonderNet, equation 1.
@@ -81,6 +82,7 @@ class Stack(nn.Module):
         super().__init__()
         self.config = config
         self.causal = causal
+        self.balances: list[Tensor] = []
         self.steps = 1 if config.recurrence == "none" else config.recurrent_steps
         self.layers = nn.ModuleList(Block(config, attention, cross=cross) for _ in range(num_layers))
         self.norm = norm(config) if config.norm_placement == "before" else None
@@ -118,6 +120,7 @@ class Stack(nn.Module):
         if self.config.positions == "rope":
             rotation = Rotation.of(start, length, head_dim(self.config), self.config.rope_theta, x_BTC.device)
 
+        self.balances = []
         running = x_BTC.new_ones(*x_BTC.shape[:2], 1)
         mixed = torch.zeros_like(x_BTC)
         steps = torch.zeros_like(running)
@@ -127,6 +130,9 @@ class Stack(nn.Module):
             for index, block in enumerate(self.layers):
                 cache = None if state is None else state.layers[step * len(self.layers) + index]
                 x_BTC = block(x_BTC, mask, rotation, cache, memory_BSC, memory_mask)
+                # Noted now: the next step, or a recomputation in the backward pass, writes over it.
+                if isinstance(block.feed_forward, Experts) and block.feed_forward.balance is not None:
+                    self.balances.append(block.feed_forward.balance)
             if self.halt is not None:
                 last = step == self.steps - 1
                 stops = running if last else running * torch.sigmoid(self.halt(x_BTC))
@@ -135,7 +141,8 @@ class Stack(nn.Module):
                 running = running - stops
         if self.halt is not None:
             x_BTC = mixed
-            self.ponder = steps.mean()
+            real_BT = real(mask, x_BTC)
+            self.ponder = steps.mean() if real_BT is None else steps[real_BT].mean()
         if state is not None:
             state.length = end
         return x_BTC if self.norm is None else self.norm(x_BTC)
@@ -154,8 +161,7 @@ class Stack(nn.Module):
         """Return what the last forward pass adds to the loss: uneven use of experts, and steps taken."""
         parts = []
         if self.config.experts and self.config.expert_balance:
-            values = [one.balance for one in self.modules() if isinstance(one, Experts) and one.balance is not None]
-            parts.append(self.config.expert_balance * torch.stack(values).mean())
+            parts.append(self.config.expert_balance * torch.stack(self.balances).mean())
         if self.ponder is not None and self.config.ponder_cost:
             parts.append(self.config.ponder_cost * self.ponder)
         return sum(parts[1:], parts[0]) if parts else None
