@@ -43,7 +43,7 @@ class SeriesSplit(Split):
     def batch(self, indices: Tensor, key: EpochKey | None = None) -> Batch:
         """Return ``series``, ``future``, and the ``mean`` and ``std`` that turn them back into the file's unit."""
         whole = self._windows[indices].transpose(1, 2)
-        series, future = whole.split((self._context_length, self._horizon), dim=1)
+        series, future = (part.contiguous() for part in whole.split((self._context_length, self._horizon), dim=1))
         own = {"mean": self._mean.expand(len(indices), -1), "std": self._std.expand(len(indices), -1)}
         return {"series": series, **({"future": future} if self._horizon else {}), **own}
 
