@@ -24,6 +24,8 @@ class Component:
             ``{"tokenizer": "char"}``, an attention architecture ``{"attention": "sdpa"}``. A group that no chosen
             component opens cannot be set.
         aliases: Former names, still accepted in checkpoints and on the command line.
+        describe: ``"package.module:function"``, torch-free, that `torchloom show` calls with a config of this component,
+            with a preset's values where it shows a preset; it returns facts by name, such as a parameter count.
     """
 
     kind: str
@@ -36,6 +38,7 @@ class Component:
     extra: str = ""
     slots: Mapping[str, str] = field(default_factory=dict, hash=False)
     aliases: tuple[str, ...] = ()
+    describe: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,8 @@ class Registry:
                 f"{component.kind} '{component.name}' needs {', '.join(missing)}, which is not installed\n"
                 f"    pip install {package}"
             )
-        return self._import(component, component.target)
+        loaded: type[Any] = self._import(component, component.target)
+        return loaded
 
     def config_class(self, component: Component) -> type[Any]:
         """Import a component's config dataclass, which imports no torch.
@@ -134,9 +135,21 @@ class Registry:
         Raises:
             PluginError: The import fails; the cause is chained.
         """
-        return self._import(component, component.config)
+        loaded: type[Any] = self._import(component, component.config)
+        return loaded
 
-    def _import(self, component: Component, reference: str) -> type[Any]:
+    def facts(self, component: Component, config: Any) -> dict[str, str]:
+        """Return what a component says of itself with a config, by name; nothing if it has no ``describe``.
+
+        Raises:
+            PluginError: The import fails; the cause is chained.
+        """
+        if not component.describe:
+            return {}
+        described: dict[str, str] = self._import(component, component.describe)(config)
+        return described
+
+    def _import(self, component: Component, reference: str) -> Any:
         module, _, name = reference.partition(":")
         try:
             found: Any = importlib.import_module(module)
@@ -148,8 +161,7 @@ class Registry:
                 f"from {reference}\n"
                 f"    {type(error).__name__}: {error}"
             ) from error
-        imported: type[Any] = found
-        return imported
+        return found
 
     def unknown(self, word: str, name: str, choices: Iterable[str]) -> tuple[str, str]:
         """Return what to say about a name that is not among the choices, and what to do about it.

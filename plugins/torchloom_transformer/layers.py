@@ -18,6 +18,7 @@ from torchloom.errors import Problem
 from torchloom_transformer.cache import LayerCache
 from torchloom_transformer.configs import TransformerConfig
 from torchloom_transformer.positions import Rotation
+from torchloom_transformer.sizes import gated, head_dim, hidden_width
 
 
 class Block(nn.Module):
@@ -219,28 +220,6 @@ def real(mask: AttentionMask, x_BTC: Tensor) -> Tensor | None:
     start = mask.query_offset
     place_T = torch.arange(start, start + x_BTC.shape[1], device=x_BTC.device)
     return place_T < mask.key_lengths.to(x_BTC.device)[:, None]
-
-
-def hidden_width(config: TransformerConfig) -> int:
-    """Return the width of the feed-forward layers.
-
-    Unless given, it is 4 ``d_model``, or about 8/3 with a gate, whose third matrix then costs no more parameters.
-    """
-    if config.ffn_dim is not None:
-        return config.ffn_dim
-    if not gated(config):
-        return 4 * config.d_model
-    return math.ceil(8 * config.d_model / (3 * config.multiple_of)) * config.multiple_of
-
-
-def head_dim(config: TransformerConfig) -> int:
-    """Return the length of a head's vectors."""
-    return config.head_dim or config.d_model // config.num_heads
-
-
-def gated(config: TransformerConfig) -> bool:
-    """Return whether the feed-forward layers have a gate."""
-    return config.activation in ("swiglu", "geglu", "geglu_tanh")
 
 
 def norm(config: TransformerConfig) -> nn.Module:

@@ -19,6 +19,7 @@ def torchloom_components() -> Iterable[Component]:
             summary="GPT-style causal Transformer; norm, positions, activation and grouped heads to choose; KV cache.",
             source="Radford et al., 2019 (GPT-2); Touvron et al., 2023 (LLaMA)",
             slots={"attention": "sdpa"},
+            describe="torchloom_transformer.sizes:describe",
         ),
         Component(
             kind="architecture",
@@ -28,6 +29,7 @@ def torchloom_components() -> Iterable[Component]:
             summary="BERT-style Transformer that looks both ways; a vector a position or, pooled, a vector an example.",
             source="Devlin et al., 2019 (BERT); Warner et al., 2024 (ModernBERT)",
             slots={"attention": "sdpa"},
+            describe="torchloom_transformer.sizes:describe",
         ),
         Component(
             kind="architecture",
@@ -37,5 +39,6 @@ def torchloom_components() -> Iterable[Component]:
             summary="Transformer that reads one sequence and writes another.",
             source="Vaswani et al., 2017; Raffel et al., 2020 (T5)",
             slots={"attention": "sdpa"},
+            describe="torchloom_transformer.sizes:describe",
         ),
     ]

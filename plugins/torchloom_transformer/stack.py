@@ -16,8 +16,9 @@ from torchloom.contracts.spec import SeriesSpec, Spec
 from torchloom.errors import UnsupportedError
 from torchloom_transformer.cache import KVCache, LayerCache
 from torchloom_transformer.configs import TransformerConfig
-from torchloom_transformer.layers import Block, Experts, head_dim, norm, real
+from torchloom_transformer.layers import Block, Experts, norm, real
 from torchloom_transformer.positions import RelativeBias, Rotation, sinusoidal
+from torchloom_transformer.sizes import head_dim
 
 
 class Embeddings(nn.Module):

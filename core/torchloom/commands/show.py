@@ -42,7 +42,7 @@ def run(config: DictConfig) -> int:
     kind = known.group_kind(group) or known.kinds.get(word)
     presets = _presets(group)
     if name in presets:
-        _show_preset(console, group, name, presets)
+        _show_preset(console, group, kind, name, presets)
     elif kind is None:
         options = sorted(presets)
         if not options:
@@ -77,7 +77,8 @@ def _show_component(console: Console, kind: Kind, component: Component) -> None:
         "opens groups": ", ".join(f"{group} ({choice} unless chosen)" for group, choice in component.slots.items()),
         "needs": ", ".join(component.needs) + (f" (pip install '{component.extra}')" if component.extra else ""),
         "former names": ", ".join(component.aliases),
-        "presets": ", ".join(name for name in presets if _base(presets, name) == component.name),
+        "presets": ", ".join(name for name in presets if _chain(presets, name)[-1] == component.name),
+        **_facts(component, {}),
     }
     _print_facts(console, f"{kind.name}/{label}", facts)
     fields = schema.describe(component)
@@ -93,15 +94,29 @@ def _show_component(console: Console, kind: Kind, component: Component) -> None:
     console.print(table)
 
 
-def _show_preset(console: Console, group: str, name: str, presets: dict[str, ConfigResult]) -> None:
-    preset = presets[name]
+def _show_preset(console: Console, group: str, kind: Kind | None, name: str, presets: dict[str, ConfigResult]) -> None:
+    known, preset = registry.current(), presets[name]
+    chain = _chain(presets, name)
     facts = {
-        "starts from": _base(presets, name) or "",
+        "starts from": "".join(chain[1:2]),
         "supplied by": preset.provider.replace("main", "torchloom"),
         "choose with": f"{group}={name}",
     }
+    if kind is not None and known.has(kind.name, chain[-1]):
+        nodes = [presets[one].config for one in reversed(chain[:-1])]
+        facts |= _facts(known.get(kind.name, chain[-1]), OmegaConf.merge(*nodes))
     _print_facts(console, f"{group}/{name}", facts)
     console.print(Text(OmegaConf.to_yaml(preset.config)))
+
+
+def _facts(component: Component, values: Any) -> dict[str, str]:
+    """Return what a component says of itself with these values; nothing while one that must be given is not."""
+    given = {key: value for key, value in values.items() if key != "defaults"}
+    try:
+        config = schema.to_config(component, given)
+    except ConfigError:
+        return {}
+    return registry.current().facts(component, config)
 
 
 def _presets(group: str) -> dict[str, ConfigResult]:
@@ -119,15 +134,16 @@ def _presets(group: str) -> dict[str, ConfigResult]:
     }
 
 
-def _base(presets: dict[str, ConfigResult], name: str) -> str | None:
-    """Return the component that a preset starts from, through other presets if need be."""
-    while name in presets:
-        defaults = OmegaConf.select(presets[name].config, "defaults") or []
+def _chain(presets: dict[str, ConfigResult], name: str) -> list[str]:
+    """Return a preset, the preset that it starts from, and so on to the component."""
+    chain = [name]
+    while chain[-1] in presets:
+        defaults = OmegaConf.select(presets[chain[-1]].config, "defaults") or []
         bases = [one for one in defaults if isinstance(one, str) and one != "_self_"]
         if not bases:
-            return None
-        name = bases[0]
-    return name
+            break
+        chain.append(bases[0])
+    return chain
 
 
 def _print_facts(console: Console, title: str, facts: dict[str, str]) -> None:

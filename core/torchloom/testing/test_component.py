@@ -59,6 +59,13 @@ class TestComponent:
         assert not inspect.isabstract(target)
 
 
+@each(where=lambda component: component.describe)
+def test_facts_for_show_are_texts_by_name(component: Component) -> None:
+    facts = registry.current().facts(component, default_config(component))
+    assert facts
+    assert all(isinstance(text, str) and text.strip() for pair in facts.items() for text in pair)
+
+
 @each(where=lambda component: component.needs)
 def test_needs_are_asked_for_by_name(component: Component, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in component.needs:
@@ -85,7 +92,9 @@ import json, sys
 from torchloom import registry, schema
 blamed = []
 for component in registry.current().components():
-    schema.describe(component)
+    missing = "???" in [info.default for info in schema.describe(component)]
+    if component.describe and not missing:
+        registry.current().facts(component, schema.to_config(component, {}))
     if not blamed and {"torch", "pytorch_lightning"} & set(sys.modules):
         blamed.append(f"{component.kind}/{component.name}")
 print(json.dumps(blamed))

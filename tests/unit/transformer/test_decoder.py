@@ -19,7 +19,7 @@ from torchloom_attention.math import MathAttention
 from torchloom_attention.sdpa import SDPAttention
 from torchloom_transformer.configs import DecoderConfig
 from torchloom_transformer.decoder import Decoder
-from torchloom_transformer.layers import hidden_width
+from torchloom_transformer.sizes import hidden_width
 
 SPEC = TokenSpec(vocab_size=11, context_length=12)
 SDPA = SDPAttention(SDPAttentionConfig())
