@@ -168,6 +168,7 @@ def make_network(config: DictConfig, spec: Spec, tokenizer: Tokenizer | None, ex
         start = take_weights(architecture, settings.init_from)
     prepare_start(architecture, settings)
     objective: Objective = build("objective", config.objective, spec)
+    objective.tokenizer = tokenizer
     problems = _misfits(config, architecture, objective, kernel)
     if problems:
         raise ConfigError(problems)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,22 +12,24 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from torchloom.contracts.architecture import Architecture
 from torchloom.contracts.dataset import Batch
 from torchloom.contracts.objective import LossSum, Objective
-from torchloom.contracts.spec import ImageSpec, Spec, TokenSpec
+from torchloom.contracts.spec import ImageSpec, LabelledTextSpec, SeriesSpec, Spec, TokenSpec
 from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import ConfigError, Problem
 from torchloom_objectives.configs import ClassificationConfig
+from torchloom_objectives.heads import class_head
 
 
 class Classification(Objective):
     """Cross-entropy over the classes of the dataset's spec.
 
-    Takes images, and text of a spec that has ``num_classes`` and ``classes`` as `ImageSpec` has, with ``label`` in its
-    batches. The loss is a sum over samples.
+    Takes images, series, and text of a spec that has ``num_classes`` and ``classes`` as `ImageSpec` has, with ``label``
+    in its batches. The loss is a sum over samples.
     """
 
-    accepts = (ImageSpec, TokenSpec)
+    accepts: ClassVar[tuple[type[Spec], ...]] = (ImageSpec, TokenSpec, SeriesSpec)
     protocol = "features"
     config: ClassificationConfig
+    name: ClassVar[str] = "classification"
     monitor = ("val/accuracy", True)
 
     def __init__(self, config: ClassificationConfig, spec: Spec) -> None:
@@ -43,7 +45,7 @@ class Classification(Objective):
             raise ConfigError(
                 [
                     Problem(
-                        "objective=classification",
+                        f"objective={self.name}",
                         f"needs at least 2 classes, but the dataset gives {spec.name} of {have}",
                         "choose a dataset with labels, or another objective",
                     )
@@ -51,14 +53,20 @@ class Classification(Objective):
             )
 
     def head(self, architecture: Architecture) -> nn.Module:
-        """Return a linear layer with bias, ``(batch, width)`` to ``(batch, classes)``."""
-        return nn.Linear(architecture.width, self.num_classes)
+        """Return a linear layer with bias, ``(batch, width)`` to ``(batch, classes)``, and what is asked for before it."""
+        config = self.config
+        return class_head(architecture.width, self.num_classes, hidden=config.hidden, dropout=config.dropout)
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
-        """Return the images, or the tokens with their lengths."""
+        """Return the images, or the series or tokens with their lengths and, of pairs, which text each token is of."""
         if "image" in batch:
             return {"inputs": batch["image"]}
-        return {"inputs": batch["tokens"], "lengths": batch.get("length")}
+        given = {"inputs": batch["series" if "series" in batch else "tokens"], "lengths": batch.get("length")}
+        return {**given, "segments": batch["segments"]} if "segments" in batch else given
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Return the true classes, int64 ``(batch,)``."""
+        return batch["label"]
 
     def loss(self, outputs: Tensor, batch: Batch) -> LossSum:
         """Return the cross-entropy summed over samples.
@@ -93,3 +101,30 @@ class Classification(Objective):
             {"prediction": classes[number], "probability": value}
             for number, value in zip(index.tolist(), probability.tolist(), strict=True)
         ]
+
+
+class Sentiment(Classification):
+    """Name the mood of a text, with the head that BERT is fine-tuned with."""
+
+    accepts = (LabelledTextSpec,)
+    name = "sentiment"
+
+
+class Entailment(Classification):
+    """Say whether the second of two texts follows from the first, with the head that BERT is fine-tuned with."""
+
+    accepts = (LabelledTextSpec,)
+    name = "entailment"
+
+    def __init__(self, config: ClassificationConfig, spec: Spec) -> None:
+        """Take the classes from the spec.
+
+        Raises:
+            ConfigError: The dataset has fewer than two classes, or its examples are not pairs.
+        """
+        super().__init__(config, spec)
+        if not cast(LabelledTextSpec, spec).pairs:
+            message = "compares two texts, but the dataset gives one an example"
+            raise ConfigError(
+                [Problem("objective=entailment", message, "choose dataset=entailment, or another objective")]
+            )

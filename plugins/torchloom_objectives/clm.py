@@ -21,9 +21,8 @@ from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import Problem, UnsupportedError
 from torchloom_objectives.configs import CLMConfig
 from torchloom_objectives.generation import generate
-
-IGNORED = -100
-"""Target that is not counted."""
+from torchloom_objectives.heads import tie_problems, vocabulary_layer
+from torchloom_objectives.masking import IGNORED
 
 
 class CLM(Objective):
@@ -48,20 +47,11 @@ class CLM(Objective):
 
     def check(self, architecture: Architecture) -> Sequence[Problem]:
         """Refuse an embedding that is to be tied but has another shape than the output layer."""
-        embedding = architecture.input_embedding()
-        wanted = (self.spec.vocab_size, architecture.width)
-        if embedding is None or embedding.weight.shape == wanted:
-            return ()
-        message = f"the output layer is {wanted}, but the embedding it shall share is {tuple(embedding.weight.shape)}"
-        return [Problem("architecture", message, "do not tie the embedding, or make it as wide as the network")]
+        return tie_problems(architecture, self.spec.vocab_size)
 
     def head(self, architecture: Architecture) -> nn.Module:
         """Return a linear layer ``(..., width)`` to ``(..., vocab)``; the embedding's matrix where tied."""
-        head = nn.Linear(architecture.width, self.spec.vocab_size, bias=self.config.bias)
-        embedding = architecture.input_embedding()
-        if embedding is not None:
-            head.weight = embedding.weight
-        return head
+        return vocabulary_layer(architecture, self.spec.vocab_size, bias=self.config.bias)
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
         """Return all tokens but the last, with what they may see; for ``positions="last"`` with the lengths that this leaves.

@@ -15,6 +15,93 @@ class ClassificationConfig:
     label_smoothing: float = option(
         0.0, "Share of the target that is spread over all classes.", ge=0, lt=1, source="arXiv:1512.00567, section 7"
     )
+    hidden: bool = option(False, "Put a dense layer with tanh before the classes, as BERT is fine-tuned.")
+    dropout: float = option(0.0, "Probability of dropping entries of what the classes are read from.", ge=0, lt=1)
+
+
+@dataclass
+class TextClassificationConfig(ClassificationConfig):
+    """Settings of `sentiment` and `entailment`."""
+
+    hidden: bool = option(
+        True, "Put a dense layer with tanh before the classes, as BERT is fine-tuned.", source="arXiv:1810.04805"
+    )
+    dropout: float = option(
+        0.1,
+        "Probability of dropping entries of what the classes are read from.",
+        ge=0,
+        lt=1,
+        source="arXiv:1810.04805, appendix A.3",
+    )
+
+
+@dataclass
+class MaskingConfig:
+    """How tokens are hidden."""
+
+    share: float = option(
+        0.15, "Share of the tokens that is hidden, special ones aside.", gt=0, le=1, source="arXiv:1810.04805"
+    )
+    masked: float = option(
+        0.8, "Share of the hidden tokens that becomes the mask token.", ge=0, le=1, source="arXiv:1810.04805"
+    )
+    random: float = option(
+        0.1,
+        "Share of the hidden tokens that becomes a random token; the rest stays as it is.",
+        ge=0,
+        le=1,
+        source="arXiv:1810.04805",
+    )
+    whole_word: bool = option(False, "Hide all tokens of a word together.")
+
+
+@dataclass
+class MLMConfig(MaskingConfig):
+    """Settings of `mlm`."""
+
+
+@dataclass
+class NSPConfig(MaskingConfig):
+    """Settings of `nsp`; how tokens are hidden matters with `mlm` only."""
+
+    mlm: bool = option(False, "Guess hidden tokens too, as BERT is pre-trained.")
+
+
+@dataclass
+class QAConfig:
+    """Settings of `qa`."""
+
+    max_answer_length: int = option(30, "Longest answer given.", ge=1, unit="tokens", source="arXiv:1810.04805 (code)")
+    null_threshold: float = option(
+        0.0, "Answer nothing where that scores higher than the best span by more than this.", source="arXiv:1810.04805"
+    )
+
+
+@dataclass
+class ForecastConfig:
+    """Settings of `forecast`."""
+
+    loss: Literal["mse", "mae"] = option("mse", "Squared or absolute difference.")
+
+
+@dataclass
+class Seq2SeqConfig:
+    """Settings of `seq2seq`."""
+
+    label_smoothing: float = option(
+        0.0, "Share of the target that is spread over the vocabulary.", ge=0, lt=1, source="arXiv:1706.03762, 0.1"
+    )
+    noise_density: float = option(
+        0.15, "Share of running text that is cut out, to be written.", gt=0, lt=1, source="arXiv:1910.10683"
+    )
+    mean_span: float = option(
+        3.0, "Mean length of the pieces cut out of running text.", ge=1, unit="tokens", source="arXiv:1910.10683"
+    )
+    bleu: bool = option(False, "Measure BLEU (sacreBLEU) in evaluation.", source="arXiv:1804.08771")
+    rouge: bool = option(False, "Measure ROUGE-1, ROUGE-2 and ROUGE-L (F1) in evaluation.")
+    decoded_examples: int = option(
+        128, "Examples of an evaluation that are written out, greedily, for BLEU and ROUGE.", ge=1
+    )
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Objectives: classification, language modelling and adversarial training."""
+"""Objectives, declared by name."""
 
 from __future__ import annotations
 
@@ -31,5 +31,60 @@ def torchloom_components() -> list[Component]:
             config="torchloom_objectives.configs:AdversarialConfig",
             summary="Generator against discriminator: cross-entropy, hinge or WGAN-GP; generates images.",
             source="arXiv:1406.2661",
+        ),
+        Component(
+            kind="objective",
+            name="sentiment",
+            target="torchloom_objectives.classification:Sentiment",
+            config="torchloom_objectives.configs:TextClassificationConfig",
+            summary="Name the mood of each text: accuracy, F1, confusion matrix.",
+            source="arXiv:1810.04805",
+        ),
+        Component(
+            kind="objective",
+            name="entailment",
+            target="torchloom_objectives.classification:Entailment",
+            config="torchloom_objectives.configs:TextClassificationConfig",
+            summary="Does the second text follow from the first? Accuracy, F1, confusion matrix.",
+            source="arXiv:1810.04805",
+        ),
+        Component(
+            kind="objective",
+            name="mlm",
+            target="torchloom_objectives.mlm:MLM",
+            config="torchloom_objectives.configs:MLMConfig",
+            summary="Guess hidden tokens from both sides.",
+            source="arXiv:1810.04805",
+        ),
+        Component(
+            kind="objective",
+            name="nsp",
+            target="torchloom_objectives.nsp:NSP",
+            config="torchloom_objectives.configs:NSPConfig",
+            summary="Does the second piece of text follow the first? Alone, or with hidden tokens as in BERT.",
+            source="arXiv:1810.04805",
+        ),
+        Component(
+            kind="objective",
+            name="seq2seq",
+            target="torchloom_objectives.seq2seq:Seq2Seq",
+            config="torchloom_objectives.configs:Seq2SeqConfig",
+            summary="Write a second text from a first (translation, summaries), or the pieces cut out of running text.",
+            source="arXiv:1409.3215; arXiv:1910.10683",
+        ),
+        Component(
+            kind="objective",
+            name="qa",
+            target="torchloom_objectives.qa:QA",
+            config="torchloom_objectives.configs:QAConfig",
+            summary="Find the answer to a question in a text: exact match and F1.",
+            source="arXiv:1606.05250",
+        ),
+        Component(
+            kind="objective",
+            name="forecast",
+            target="torchloom_objectives.forecast:Forecast",
+            config="torchloom_objectives.configs:ForecastConfig",
+            summary="Predict the next values of a series: MAE, beside the last value repeated.",
         ),
     ]

@@ -40,7 +40,7 @@ class Samples:
     """What a model made up.
 
     Attributes:
-        texts: Generated texts, prompts included.
+        texts: Generated texts, with the prompts that they go on with.
         images: float32 ``(num, channels, height, width)`` in ``[0, 1]``, or None.
     """
 

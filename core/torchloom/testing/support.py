@@ -174,17 +174,18 @@ def inputs_of(spec: Spec, size: int, seed: int = 0) -> Tensor:
 
 
 class TinyNetwork(Architecture):
-    """The least that follows `features` and `sequence`, so that objectives are tested on no plugin's network."""
+    """The least that follows `features`, `sequence` and `seq2seq`, so that objectives are tested on no plugin's network."""
 
-    protocols = frozenset({"features", "sequence"})
-    accepts = (ImageSpec, TokenSpec)
-    causal = True
+    protocols = frozenset({"features", "sequence", "seq2seq"})
+    accepts = (ImageSpec, TokenSpec, Seq2SeqSpec, SeriesSpec)
     width = 8
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, *, causal: bool = True) -> None:
         super().__init__(None, spec)
         torch.manual_seed(0)
-        self.embedding = nn.Embedding(spec.vocab_size, self.width) if isinstance(spec, TokenSpec) else None
+        self.causal = causal
+        words = isinstance(spec, TokenSpec | Seq2SeqSpec)
+        self.embedding = nn.Embedding(spec.vocab_size, self.width) if words else None
         self.layer = nn.LazyLinear(self.width)
         self.features(inputs_of(spec, 1))
 
@@ -198,6 +199,14 @@ class TinyNetwork(Architecture):
         """Map each position to ``(batch, seq, width)``, by its own token alone."""
         assert self.embedding is not None
         return torch.tanh(self.layer(self.embedding(tokens)))
+
+    def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> Tensor:
+        """Map each source to ``(batch, width)``, looking at its first token only."""
+        return self.features(source)
+
+    def decode(self, target: Tensor, memory: Tensor, *, state: Any = None) -> Tensor:
+        """Map each position of the target to ``(batch, seq, width)``, by its own token and the source's vector."""
+        return self.sequence(target) + memory[:, None]
 
     def new_state(self, batch_size: int, max_length: int) -> object:
         """Return a state that holds nothing, since no position looks back."""

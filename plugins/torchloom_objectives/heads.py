@@ -1,0 +1,58 @@
+"""Heads that several objectives share, and what they need to know of a vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from torchloom.contracts.architecture import Architecture
+from torchloom.errors import Problem
+
+
+def tie_problems(architecture: Architecture, vocab_size: int) -> Sequence[Problem]:
+    """Refuse an embedding that is to be tied but has another shape than the output layer."""
+    embedding = architecture.input_embedding()
+    wanted = (vocab_size, architecture.width)
+    if embedding is None or embedding.weight.shape == wanted:
+        return ()
+    message = f"the output layer is {wanted}, but the embedding it shall share is {tuple(embedding.weight.shape)}"
+    return [Problem("architecture", message, "do not tie the embedding, or make it as wide as the network")]
+
+
+def vocabulary_layer(architecture: Architecture, vocab_size: int, *, bias: bool) -> nn.Linear:
+    """Return a linear layer ``(..., width)`` to ``(..., vocab)``; its matrix is the embedding's where that is tied."""
+    layer = nn.Linear(architecture.width, vocab_size, bias=bias)
+    embedding = architecture.input_embedding()
+    if embedding is not None:
+        layer.weight = embedding.weight
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class MaskedHead(nn.Module):
+    """BERT's head of masked language modelling: dense layer, GELU and norm, then the vocabulary.
+
+    Source: Devlin et al. 2019; https://github.com/google-research/bert, get_masked_lm_output.
+    """
+
+    def __init__(self, architecture: Architecture, vocab_size: int) -> None:
+        super().__init__()
+        width = architecture.width
+        self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=1e-12))
+        self.output = vocabulary_layer(architecture, vocab_size, bias=True)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Map ``(batch, seq, width)`` to logits ``(batch, seq, vocab)``."""
+        logits: Tensor = self.output(self.transform(vectors))
+        return logits
+
+
+def class_head(width: int, classes: int, *, hidden: bool, dropout: float) -> nn.Module:
+    """Return a linear layer with bias, behind BERT's dense layer with tanh and behind dropout if asked for."""
+    before: list[nn.Module] = [nn.Linear(width, width), nn.Tanh()] if hidden else []
+    if dropout:
+        before.append(nn.Dropout(dropout))
+    last = nn.Linear(width, classes)
+    return nn.Sequential(*before, last) if before else last

@@ -1,0 +1,231 @@
+"""Sequence to sequence: write a second text from a first, or the pieces cut out of running text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from torchloom.contracts.architecture import Architecture
+from torchloom.contracts.dataset import Batch, Split
+from torchloom.contracts.objective import GenerateRequest, LossSum, Model, Objective, Samples
+from torchloom.contracts.spec import Seq2SeqSpec, Spec, TokenSpec
+from torchloom.contracts.tokenizer import Tokenizer
+from torchloom.errors import ConfigError, MissingDependencyError, Problem, UnsupportedError
+from torchloom_objectives.clm import Perplexity
+from torchloom_objectives.configs import Seq2SeqConfig
+from torchloom_objectives.generation import filter_logits
+from torchloom_objectives.heads import tie_problems, vocabulary_layer
+from torchloom_objectives.masking import IGNORED
+from torchloom_objectives.spans import SpanCorruption, SpanSplit
+from torchloom_objectives.text_metrics import BLEU, ROUGE, TextMetric
+
+_PACKAGES = {"bleu": "sacrebleu", "rouge": "rouge_score"}
+
+
+class Seq2Seq(Objective):
+    """Cross-entropy of each token of the target behind the true ones before it, summed over the tokens; no padding.
+
+    Running text is corrupted as T5 is pre-trained: pieces are cut out of it, and the target names them in turn.
+
+    Source: Sutskever et al. 2014, arXiv:1409.3215; Raffel et al. 2020 (T5), arXiv:1910.10683, section 3.1.4.
+    """
+
+    accepts = (Seq2SeqSpec, TokenSpec)
+    protocol = "seq2seq"
+    spec: Seq2SeqSpec | TokenSpec
+    config: Seq2SeqConfig
+
+    def __init__(self, config: Seq2SeqConfig, spec: Spec) -> None:
+        """Take the special tokens from the spec.
+
+        Raises:
+            ConfigError: No token to begin a target with, or running text whose corruption does not fit its windows.
+            MissingDependencyError: BLEU or ROUGE is asked for and its package missing.
+        """
+        super().__init__(config, spec)
+        for name, package in _PACKAGES.items():
+            if getattr(config, name) and find_spec(package) is None:
+                raise MissingDependencyError(
+                    f"objective.{name} needs {package}, which is not installed\n    pip install 'torchloom[text-metrics]'"
+                )
+        known = (self.spec.bos_id, self.spec.pad_id, self.spec.eos_id)
+        start = next((one for one in known if one is not None), None)
+        if start is None:
+            message = "objective=seq2seq begins a target with bos, pad or eos, none of which the tokenizer has"
+            raise ConfigError([Problem("tokenizer.special_tokens", message, "add bos and eos to it")])
+        self.start: int = start
+        self.corruption: SpanCorruption | None = None
+        if isinstance(self.spec, TokenSpec):
+            self.most = self.spec.context_length + 1
+            self.corruption = SpanCorruption(
+                config.noise_density, config.mean_span, self.spec.vocab_size, self.start, self.spec.eos_id
+            )
+            self.corruption.check(self.spec.context_length)
+        else:
+            self.most = self.spec.target_length
+        self._writer: tuple[Architecture, nn.Module] | None = None
+
+    def check(self, architecture: Architecture) -> Sequence[Problem]:
+        """Refuse an embedding that is to be tied but has another shape than the output layer."""
+        return tie_problems(architecture, self.spec.vocab_size)
+
+    def head(self, architecture: Architecture) -> nn.Module:
+        """Return a linear layer, ``(batch, seq, width)`` to ``(batch, seq, vocab)``; the embedding's matrix where tied."""
+        head = vocabulary_layer(architecture, self.spec.vocab_size, bias=False)
+        self._writer = (architecture, head)
+        return head
+
+    def examples(self, split: Split) -> Split:
+        """Return the split; of running text, one with pieces cut out."""
+        if self.corruption is None:
+            return split
+        assert isinstance(self.spec, TokenSpec)
+        return SpanSplit(split, self.corruption, self.spec.context_length)
+
+    def inputs(self, batch: Batch) -> dict[str, Any]:
+        """Return the source, and the target without its last token."""
+        return {
+            "source": batch["source"],
+            "target": batch["target"][:, :-1],
+            "source_lengths": batch["source_length"],
+        }
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Return the token that each position of the target predicts, int64 ``(batch, seq)``, `IGNORED` in padding."""
+        targets = batch["target"][:, 1:]
+        place = torch.arange(1, targets.shape[1] + 1, device=targets.device)
+        return targets.masked_fill(place >= batch["target_length"][:, None], IGNORED)
+
+    def loss(self, outputs: Tensor, batch: Batch) -> LossSum:
+        """Return the cross-entropy summed over the targets' tokens.
+
+        Args:
+            outputs: Logits ``(batch, seq, vocab)``.
+            batch: Holds ``target`` and ``target_length``.
+        """
+        targets = self.targets(batch)
+        total = F.cross_entropy(
+            outputs.flatten(0, -2),
+            targets.flatten(),
+            reduction="sum",
+            ignore_index=IGNORED,
+            label_smoothing=self.config.label_smoothing,
+        )
+        return LossSum(total, (targets != IGNORED).sum())
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return the share of tokens that were the most likely one, the perplexity, and what is asked for beside."""
+        accuracy = MulticlassAccuracy(self.spec.vocab_size, average="micro", ignore_index=IGNORED, validate_args=False)
+        found: dict[str, Metric] = {"accuracy": accuracy, "perplexity": Perplexity()}
+        if self.config.bleu:
+            found["bleu"] = BLEU()
+        if self.config.rouge:
+            found |= {name: ROUGE(name) for name in ("rouge1", "rouge2", "rougeL")}
+        return found
+
+    def update_metrics(self, metrics: dict[str, Metric], outputs: Tensor, batch: Batch) -> None:
+        """Add one batch, writing out as many examples as are still wanted for BLEU and ROUGE.
+
+        Raises:
+            UnsupportedError: These are asked for, and there is no tokenizer.
+        """
+        targets = self.targets(batch)
+        metrics["accuracy"].update(outputs.argmax(dim=-1).flatten(), targets.flatten())
+        total = F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction="sum", ignore_index=IGNORED)
+        metrics["perplexity"].update(LossSum(total, (targets != IGNORED).sum()))
+        measures = [metric for metric in metrics.values() if isinstance(metric, TextMetric)]
+        wanted = min(len(targets), self.config.decoded_examples - measures[0].seen) if measures else 0
+        if wanted <= 0:
+            return
+        if self.tokenizer is None:
+            raise UnsupportedError(
+                "BLEU and ROUGE compare texts, which needs the tokenizer that the data was made with"
+            )
+        assert self._writer is not None
+        written = self._write(*self._writer, batch["source"][:wanted], batch["source_length"][:wanted])
+        texts = [self.tokenizer.decode(ids) for ids in written]
+        truths = [
+            self.tokenizer.decode([one for one in row if one not in (IGNORED, self.spec.eos_id)])
+            for row in targets[:wanted].tolist()
+        ]
+        for measure in measures:
+            measure.update(texts, truths)
+
+    def predictions(self, outputs: Tensor, batch: Batch, tokenizer: Tokenizer | None = None) -> list[dict[str, Any]]:
+        """Return, for each example, what is written from its source, greedily, and the mean loss of the true target."""
+        assert self._writer is not None
+        written = self._write(*self._writer, batch["source"], batch["source_length"])
+        targets = self.targets(batch)
+        losses = F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED).sum(dim=1)
+        means = losses / (targets != IGNORED).sum(dim=1).clamp(min=1)
+        return [
+            {"prediction": ids if tokenizer is None else tokenizer.decode(ids), "loss": value}
+            for ids, value in zip(written, means.tolist(), strict=True)
+        ]
+
+    def generate(self, model: Model, request: GenerateRequest, tokenizer: Tokenizer | None = None) -> Samples:
+        """Write a text from each prompt; the prompts are not part of what is returned.
+
+        Raises:
+            UnsupportedError: There is no tokenizer, or a prompt is empty or longer than the sources trained on.
+        """
+        if tokenizer is None:
+            raise UnsupportedError("objective seq2seq generates text, which needs the tokenizer it was trained with")
+        given = list(request.prompts)
+        sources = [tokenizer.encode(prompt) for prompt in given]
+        if not sources or any(not len(one) for one in sources):
+            raise UnsupportedError("objective seq2seq writes from a text; give one as the prompt")
+        count = max(request.num_samples, len(sources))
+        rows = [sources[number % len(sources)] for number in range(count)]
+        head = model.head
+        assert head is not None
+        device = next(model.parameters()).device
+        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.spec.pad_id or 0)
+        lengths = torch.tensor([len(row) for row in rows])
+        written = self._write(model.architecture, head, padded.to(device), lengths.to(device), request)
+        texts = [tokenizer.decode(ids) for ids in written]
+        if request.on_token is not None:
+            request.on_token(texts[0])
+        return Samples(texts=texts)
+
+    @torch.no_grad()
+    def _write(
+        self,
+        architecture: Architecture,
+        head: nn.Module,
+        source: Tensor,
+        lengths: Tensor,
+        request: GenerateRequest | None = None,
+    ) -> list[list[int]]:
+        """Write a target for each source, without its start and end; greedily unless a request says otherwise."""
+        request = request or GenerateRequest(max_new_tokens=self.most, temperature=0)
+        most = min(request.max_new_tokens, self.most)
+        memory = architecture.encode(source, lengths)
+        keeps_state = type(architecture).new_state is not Architecture.new_state
+        state = architecture.new_state(len(source), most) if request.use_cache and keeps_state else None
+        tokens = torch.full((len(source), 1), self.start, device=source.device)
+        ended = torch.zeros(len(source), dtype=torch.bool, device=source.device)
+        for _ in range(most):
+            vectors = architecture.decode(tokens if state is None else tokens[:, -1:], memory, state=state)
+            new = _choose(head(vectors[:, -1]), request).to(tokens.device)
+            tokens = torch.cat((tokens, new[:, None]), dim=1)
+            ended |= new == (-1 if self.spec.eos_id is None else self.spec.eos_id)
+            if ended.all():
+                break
+        rows = tokens[:, 1:].tolist()
+        return [row[: row.index(self.spec.eos_id)] if self.spec.eos_id in row else row for row in rows]
+
+
+def _choose(logits: Tensor, request: GenerateRequest) -> Tensor:
+    """Return one token a row, ``(batch,)``."""
+    if request.temperature == 0:
+        return logits.argmax(dim=-1)
+    chances = filter_logits(logits.double().cpu() / request.temperature, request.top_k, request.top_p).softmax(dim=-1)
+    return torch.multinomial(chances, 1, generator=request.generator).squeeze(1)
