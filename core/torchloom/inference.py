@@ -77,7 +77,7 @@ class Loaded:
         meter = Meter()
         metrics = {name: metric.to(self.device) for name, metric in self.objective.metrics().items()}
         with torch.no_grad():
-            for batch in self._batches(self.objective.examples(self._dataset().split(split)), split):
+            for batch in self.batches(split):
                 self._measure(batch, meter, metrics)
         values = meter.means(split, reduce=False)
         tables = {}
@@ -88,6 +88,17 @@ class Loaded:
             else:
                 tables[f"{split}/{name}"] = result.tolist()
         return values, tables
+
+    def batches(self, split: SplitName) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield a split's examples as the objective makes them, in order, on the model's device.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Raises:
+            DataError: The data is missing, or the split empty.
+        """
+        return self._batches(self.objective.examples(self._dataset().split(split)), split)
 
     def predict(self, inputs: Sequence[str] | None = None, split: SplitName = "test") -> list[dict[str, Any]]:
         """Return one record an example.

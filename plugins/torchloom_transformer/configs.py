@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from omegaconf import MISSING
+
 from torchloom import option
 from torchloom.configs import ArchitectureConfig
 
@@ -117,3 +119,26 @@ class EncoderDecoderConfig(TransformerConfig):
         True, "Whether the output matrix is the token embedding.", source="Press & Wolf, 2017"
     )
     decoder_layers: int | None = option(None, "Blocks of the decoder; num_layers unless given.", ge=1)
+
+
+@dataclass
+class KNNConfig:
+    """Measure a language model with a memory of its training text beside it.
+
+    The memory holds the model's vector of every position of the training split, with the token that came next; where a
+    new position is alike, what came next there is mixed into the prediction. How much, and how near is near, is chosen
+    on the last part of the training split while the memory has the rest.
+
+    Example:
+        torchloom knn ckpt=last
+        torchloom knn ckpt=FOLDER split=test neighbours=64
+    """
+
+    ckpt: str = option(MISSING, "Checkpoint file; 'last' is the newest whole one of the newest run.")
+    split: Literal["val", "test"] = option("val", "Split of the data to measure on.")
+    neighbours: int = option(32, "Nearest positions of the training text that have a say.", ge=1)
+    held_out: float = option(
+        0.1, "Share of the training split on which the weight and the temperature are chosen.", gt=0, lt=1
+    )
+    out: str | None = option(None, "JSON file to write to; knn-SPLIT.json in the run's folder unless given.")
+    overrides: list[str] = option(list, "Overrides of the checkpoint's configuration.")

@@ -1,4 +1,4 @@
-"""Transformer architectures."""
+"""Transformer architectures, and a memory beside them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torchloom import Component, hookimpl
 
 @hookimpl
 def torchloom_components() -> Iterable[Component]:
-    """Declare the architectures."""
+    """Declare the architectures and the command."""
     return [
         Component(
             kind="architecture",
@@ -40,5 +40,15 @@ def torchloom_components() -> Iterable[Component]:
             source="Vaswani et al., 2017; Raffel et al., 2020 (T5)",
             slots={"attention": "sdpa"},
             describe="torchloom_transformer.sizes:describe",
+        ),
+        Component(
+            kind="command",
+            name="knn",
+            target="torchloom_transformer.command:run",
+            config="torchloom_transformer.configs:KNNConfig",
+            summary="Measure a language model with a memory of its training text beside it",
+            source="Khandelwal et al., 2020 (kNN-LM)",
+            needs=("faiss",),
+            extra="torchloom[retrieval]",
         ),
     ]

@@ -284,7 +284,9 @@ def test_declaring_the_architectures_imports_no_torch():
     code = """
 import sys
 from torchloom_transformer import configs, plugin
-assert [component.name for component in plugin.torchloom_components()] == ["decoder", "encoder", "encoder_decoder"]
+assert [component.name for component in plugin.torchloom_components()] == [
+    "decoder", "encoder", "encoder_decoder", "knn"
+]
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
