@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from torchloom.contracts.architecture import restoring
 from torchloom.contracts.spec import Seq2SeqSpec, Spec, TokenSpec
 from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import CheckpointError, ConfigError, Problem, UnsupportedError
-from torchloom.inference import load
+from torchloom.inference import Loaded, load
 from torchloom.schema import to_plain
 from torchloom_huggingface.layouts import LAYOUTS, Layout, Settings, State
 from torchloom_huggingface.reading import Published, read, tensor
@@ -38,14 +40,16 @@ def bring_in(config: DictConfig) -> int:
 
     Raises:
         CheckpointError: It cannot be read, or is not what its config says.
-        ConfigError: The folder is there already.
+        ConfigError: The folder holds something already.
+        DataError: The tokenizer cannot be read.
+        UnsupportedError: The network does what none here does.
     """
     out = Path(config.out).expanduser()
-    if checkpoint.saved(out):
-        raise ConfigError([Problem("out", f"{out} holds the checkpoints of a run already", "choose another folder")])
-    tokenizer = None if config.tokenizer is None else Path(config.tokenizer).expanduser()
+    _refuse_filled(out)
+    tokenizer = None if config.tokenizer_file is None else Path(config.tokenizer_file).expanduser()
     published = read(Path(config.path).expanduser(), tokenizer)
-    told = _write_run(published, out, config.path)
+    with _filling(out) as folder:
+        told = _write_run(published, folder, config.path)
     print(f"torchloom: {told}", file=sys.stderr)
     print(out.resolve())
     return 0
@@ -61,47 +65,80 @@ def give_out(config: DictConfig) -> int:
         Exit code 0.
 
     Raises:
-        UnsupportedError: The layout has no place for this network.
+        CheckpointError: It is missing or cut short.
         ConfigError: The folder holds something already.
+        UnsupportedError: The layout has no place for this network.
     """
     out = Path(config.out).expanduser()
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError([Problem("out", f"{out} holds something already", "choose another folder")])
+    _refuse_filled(out)
     loaded = load(config.ckpt, device="cpu")
+    settings, weights = _exported(loaded)
+    with _filling(out) as folder:
+        (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        if loaded.tokenizer is not None:
+            _write_tokenizer(loaded.tokenizer, folder)
+    print(out.resolve())
+    return 0
+
+
+def _refuse_filled(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError([Problem("out", f"{out} holds something already", "choose another folder")])
+
+
+@contextmanager
+def _filling(out: Path) -> Iterator[Path]:
+    """Give a folder to write to, which takes its place once all is written."""
+    out = out.absolute()
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if out.exists():
+            out.rmdir()
+        partial.replace(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _exported(loaded: Loaded) -> tuple[Settings, State]:
+    """Return the config.json of a model of ours, and its tensors as they have them."""
+    objective = loaded.config.objective.name
     settings = dict(to_plain(loaded.config.architecture))
-    layout = _layout_of(settings)
     if settings.get("lora"):
-        raise UnsupportedError("adapters have no place in that layout; export the model that they were put into")
+        raise UnsupportedError(
+            f"architecture.lora={settings['lora']}: adapters have no place in that layout; export a model without"
+        )
+    layout = _layout_of(settings)
     state = loaded.model.state_dict()
     _complete(settings, state)
     spec = loaded.spec
     assert isinstance(spec, TokenSpec | Seq2SeqSpec)
-    length = spec.context_length if isinstance(spec, TokenSpec) else spec.source_length
-    written = layout.config(settings, spec.vocab_size, length)
-    objective = loaded.config.objective.name
+    length = spec.context_length if isinstance(spec, TokenSpec) else max(spec.source_length, spec.target_length)
+    config = layout.config(settings, spec.vocab_size, length)
     head = layout.classes.get(objective)
-    written |= {"model_type": layout.model_type, "architectures": [head or f"{layout.model_type.capitalize()}Model"]}
+    config |= {"model_type": layout.model_type, "architectures": [head or layout.bare]}
     for name in ("pad", "bos", "eos"):
-        token = getattr(spec, f"{name}_id", None)
-        if token is not None:
-            written[f"{name}_token_id"] = token
-    if layout.model_type == "t5":
-        written["decoder_start_token_id"] = spec.bos_id if spec.bos_id is not None else spec.pad_id
-    rules = [rule for rule in layout.rules(settings) if head or not rule.ours.startswith("head.")]
-    weights = {key: value for rule in rules for key, value in rule.write(state)}
+        config[f"{name}_token_id"] = getattr(spec, f"{name}_id")
+    if layout.objective == "seq2seq":
+        known = (spec.bos_id, spec.pad_id, spec.eos_id)
+        config["decoder_start_token_id"] = next((token for token in known if token is not None), None)
+    rules = [rule for rule in layout.rules(settings, config) if head or not rule.ours.startswith("head.")]
+    _refuse_left(layout, state, {rule.ours for rule in rules}, head is not None)
+    if head is None:
+        print(f"torchloom: the head of {objective} has no place in that layout and was left out", file=sys.stderr)
+    return config, {key: value for rule in rules for key, value in rule.write(state)}
 
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    (partial / "config.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-    save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
-    if loaded.tokenizer is not None:
-        _write_tokenizer(loaded.tokenizer, partial)
-    if out.exists():
-        out.rmdir()
-    partial.replace(out)
-    print(out.resolve())
-    return 0
+
+def _refuse_left(layout: Layout, state: State, written: set[str], with_head: bool) -> None:
+    """Refuse a network with tensors that would be lost."""
+    memory = {state[key].data_ptr() for key in written}
+    for key, value in state.items():
+        tied = value.data_ptr() in memory
+        if key not in written and not tied and (with_head or not key.startswith("head.")):
+            raise UnsupportedError(f"{key} has no place in the layout of {layout.model_type}")
 
 
 def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
@@ -110,10 +147,14 @@ def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         theirs = "model" in json.loads(state)
     except ValueError:
         theirs = False
-    if theirs:
-        (folder / "tokenizer.json").write_text(state, encoding="utf-8")
-    else:
+    if not theirs:
         print("torchloom: the tokenizer is not of Hugging Face's kind and was left out", file=sys.stderr)
+        return
+    (folder / "tokenizer.json").write_text(state, encoding="utf-8")
+    special = {name: tokenizer.special_id(name) for name in _SPECIAL}
+    tokens = {f"{name}_token": tokenizer.decode([token]) for name, token in special.items() if token is not None}
+    text = json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **tokens}, indent=2)
+    (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _layout_of(settings: Settings) -> Layout:
@@ -124,49 +165,34 @@ def _layout_of(settings: Settings) -> Layout:
     found = next((layout for layout in LAYOUTS.values() if layout.architecture == name), None)
     if found is None:
         raise UnsupportedError(f"no layout of Hugging Face's is known for architecture={name}")
-    for key, off in (("experts", 0), ("recurrence", "none")):
-        if settings.get(key, off) != off:
-            raise UnsupportedError(f"architecture.{key}={settings[key]} has no place in that layout")
     return found
 
 
 def _complete(settings: Settings, state: State) -> None:
     """Fill in what the settings leave to be worked out."""
-    down = next(value for key, value in state.items() if key.endswith("feed_forward.down.weight"))
-    settings["ffn_dim"] = down.shape[1]
+    down = next((value for key, value in state.items() if key.endswith("feed_forward.down.weight")), None)
+    settings["ffn_dim"] = settings["ffn_dim"] if down is None else down.shape[1]
     settings["num_kv_heads"] = settings["num_kv_heads"] or settings["num_heads"]
+    settings["head_dim"] = settings["head_dim"] or settings["d_model"] // settings["num_heads"]
 
 
-def _write_run(published: Published, out: Path, source: str) -> str:
-    layout = published.layout
-    words = [f"architecture={layout.architecture}", f"objective={layout.objective}"]
-    words += [f"architecture.{key}={_word(value)}" for key, value in published.settings.items()]
-    seq2seq = layout.objective == "seq2seq"
-    if seq2seq:
-        words += [
-            "dataset=parallel_text",
-            f"dataset.source_length={published.length}",
-            f"dataset.target_length={published.length}",
-        ]
-    else:
-        words += ["dataset=text_files", f"dataset.context_length={published.length}"]
-    words.append(f"tokenizer={published.tokenizer[0] if published.tokenizer else 'bpe'}")
-    config = compose(words)
+def _write_run(published: Published, folder: Path, source: str) -> str:
+    """Write config and checkpoint of a published network, and return what was taken of it."""
+    config = compose(_words(published))
     tokenizer = None
     if published.tokenizer is not None:
         tokenizer = _tokenizer(config, published.tokenizer[1])
         if tokenizer.vocab_size > published.vocab_size:
             raise CheckpointError(
-                f"{source}: its tokenizer has {tokenizer.vocab_size} tokens, but its network {published.vocab_size}"
+                f"{source}: its tokenizer has {tokenizer.vocab_size} tokens, but its network {published.vocab_size}; "
+                "name the one that belongs to it: tokenizer_file=FILE"
             )
-    special = {} if tokenizer is None else {f"{name}_id": tokenizer.special_id(name) for name in _SPECIAL}
-    spec: Spec
-    if seq2seq:
-        known = {key: special.get(key) for key in ("pad_id", "unk_id", "bos_id", "eos_id")}
-        spec = Seq2SeqSpec(published.vocab_size, published.length, published.length, **known)
-    else:
-        known = {key: special.get(key) for key in TokenSpec.__dataclass_fields__ if key.endswith("_id")}
-        spec = TokenSpec(published.vocab_size, published.length, **known)
+    spec = _spec(published, tokenizer)
+    if published.layout.objective == "mlm" and getattr(spec, "mask_id", None) is None:
+        raise CheckpointError(
+            f"{source}: no tokenizer with a mask token lies beside it, and objective=mlm needs one; name it: "
+            "tokenizer_file=FILE"
+        )
     with restoring():
         network = assembly.make_network(config, spec, tokenizer)
     told = _fill(network.model, published, source)
@@ -178,13 +204,49 @@ def _write_run(published: Published, out: Path, source: str) -> str:
         "pytorch-lightning_version": version("pytorch-lightning"),
         checkpoint.KEY: {**record.to_dict(), "meter": {"sums": {}, "weight": 0.0}, "results": {}},
     }
-    place = checkpoint.path_of(out, 0)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    (out / run.CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(to_plain(config))), encoding="utf-8")
-    partial = place.with_suffix(".partial")
-    torch.save(content, partial)
-    partial.replace(place)
+    place = checkpoint.path_of(folder, 0)
+    place.parent.mkdir(parents=True)
+    (folder / run.CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(to_plain(config))), encoding="utf-8")
+    torch.save(content, place)
     return told
+
+
+def _words(published: Published) -> list[str]:
+    """Return the command line that would build such a network."""
+    layout, length = published.layout, published.length
+    if layout.objective == "seq2seq":
+        data = ["dataset=parallel_text", f"dataset.source_length={length}", f"dataset.target_length={length}"]
+    else:
+        data = ["dataset=text_files", f"dataset.context_length={length}"]
+    return [
+        f"architecture={layout.architecture}",
+        f"objective={layout.objective}",
+        f"tokenizer={published.tokenizer[0] if published.tokenizer else 'bpe'}",
+        *data,
+        *(f"architecture.{key}={_word(value)}" for key, value in published.settings.items()),
+    ]
+
+
+def _spec(published: Published, tokenizer: Tokenizer | None) -> Spec:
+    """Return what its inputs look like; special tokens are the tokenizer's, without one its config.json's."""
+    if tokenizer is not None:
+        special = {name: tokenizer.special_id(name) for name in _SPECIAL}
+    else:
+        special = {name: published.token_id(name) for name in _SPECIAL}
+    if published.layout.objective != "seq2seq":
+        known = {f"{name}_id": special[name] for name in ("pad", "unk", "bos", "eos", "mask")}
+        return TokenSpec(published.vocab_size, published.length, **known)
+    # Its decoder's first token need not be the one that the tokenizer begins texts with.
+    start, pad = published.token_id("decoder_start"), special["pad"]
+    return Seq2SeqSpec(
+        published.vocab_size,
+        published.length,
+        published.length,
+        pad_id=pad,
+        unk_id=special["unk"],
+        bos_id=None if start == pad else start,
+        eos_id=special["eos"],
+    )
 
 
 def _fill(model: torch.nn.Module, published: Published, source: str) -> str:
@@ -192,27 +254,28 @@ def _fill(model: torch.nn.Module, published: Published, source: str) -> str:
     state = model.state_dict()
     prefix = published.layout.prefix
     used: set[str] = set()
-    random: list[str] = []
-    for rule in published.layout.rules(published.settings):
+    rules = published.layout.rules(published.settings, published.config)
+    head = [key for rule in rules if rule.ours.startswith("head.") for key in rule.theirs]
+    headless = not published.promises_head and all(tensor(published.weights, key, prefix) is None for key in head)
+    for rule in rules:
+        if headless and rule.ours.startswith("head."):
+            continue
         found = {key: tensor(published.weights, key, prefix) for key in rule.theirs}
         missing = [key for key, value in found.items() if value is None]
-        if missing and rule.ours.startswith("head."):
-            random.append(rule.ours)
-            continue
         if missing:
             raise CheckpointError(f"{source}: holds no {missing[0]!r}, which its config.json promises")
-        made = rule.read({key: value for key, value in found.items() if value is not None})
-        if made.shape != state[rule.ours].shape:
+        made, wanted = rule.read({key: value for key, value in found.items() if value is not None}), state[rule.ours]
+        if made.shape != wanted.shape:
             raise CheckpointError(
                 f"{source}: {' and '.join(rule.theirs)} make {tuple(made.shape)} for {rule.ours}, which is "
-                f"{tuple(state[rule.ours].shape)} by its config.json"
+                f"{tuple(wanted.shape)} by its config.json"
             )
-        state[rule.ours].copy_(made)
+        wanted.copy_(made)
         used.update(rule.theirs)
     names = {name for key in used for name in (key, prefix + key, key.removeprefix(prefix))}
     left = sorted(set(published.weights) - names)
     told = f"{len(used)} tensors taken"
-    if random:
+    if headless and head:
         told += f"; the head of {published.layout.objective} is not among them and stays random"
     return told + (f"; left behind: {', '.join(left[:8])}{', ...' if len(left) > 8 else ''}" if left else "")
 

@@ -16,7 +16,7 @@ class ImportConfig:
 
     Example:
         torchloom import path=GPT2 out=runs/gpt2
-        torchloom import path=FILE tokenizer=TOKENIZER out=runs/stories
+        torchloom import path=FILE tokenizer_file=TOKENIZER out=runs/stories
         torchloom train objective=sentiment dataset=sentiment architecture=encoder architecture.init_from=runs/bert
     """
 
@@ -24,7 +24,7 @@ class ImportConfig:
         MISSING, "Folder with config.json and model.safetensors as Hugging Face lays them out, or a llama2.c .bin file."
     )
     out: str = option(MISSING, "Folder to make; it is laid out as a run's.")
-    tokenizer: str | None = option(
+    tokenizer_file: str | None = option(
         None, "Tokenizer's file, where it does not lie beside the weights under its usual name."
     )
 

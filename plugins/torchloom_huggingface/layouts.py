@@ -47,7 +47,8 @@ class Rule:
         whole = state[self.ours].float() / self.scale
         parts = whole.split(self.sizes) if self.sizes else (whole,)
         for key, part in zip(self.theirs, parts, strict=True):
-            yield key, (part.T if self.transposed else part).contiguous()
+            # A part of its own: safetensors writes no two tensors of one memory.
+            yield key, (part.T if self.transposed else part).clone(memory_format=torch.contiguous_format)
 
 
 @dataclass(frozen=True)
@@ -56,22 +57,24 @@ class Layout:
 
     Attributes:
         model_type: What its config.json says.
-        classes: Names of the models of transformers, by our objective.
+        bare: Name of the model of transformers that has no head.
+        classes: Names of those that have one, by our objective.
         architecture: Our architecture.
         objective: The objective that its own head is for.
-        settings: Makes our architecture's settings, and its longest sequence, of its config.json.
+        settings: Makes our architecture's settings, and its longest sequence, of its config.json and its tensors.
         config: Makes its config.json of our settings, vocabulary size and longest sequence.
-        rules: Makes the rules of our settings; those of the head are under ``head.``.
+        rules: Makes the rules of our settings and its config.json; those of the head are under ``head.``.
         prefix: What its keys begin with in some files and not in others.
     """
 
     model_type: str
+    bare: str
     classes: Mapping[str, str]
     architecture: str
     objective: str
-    settings: Callable[[Settings], tuple[Settings, int]]
+    settings: Callable[[Settings, State], tuple[Settings, int]]
     config: Callable[[Settings, int, int], Settings]
-    rules: Callable[[Settings], list[Rule]]
+    rules: Callable[[Settings, Settings], list[Rule]]
     prefix: str = ""
 
 
@@ -84,7 +87,7 @@ def _attention(settings: Settings) -> tuple[int, int]:
 # ------------------------------------------------------------------------------------------------------------- GPT-2
 
 
-def _gpt2_settings(config: Settings) -> tuple[Settings, int]:
+def _gpt2_settings(config: Settings, weights: State) -> tuple[Settings, int]:
     _only(config, activation_function="gelu_new", scale_attn_by_inverse_layer_idx=False, reorder_and_upcast_attn=False)
     made = {
         "d_model": config["n_embd"],
@@ -102,7 +105,15 @@ def _gpt2_settings(config: Settings) -> tuple[Settings, int]:
 
 
 def _gpt2_config(settings: Settings, vocab_size: int, length: int) -> Settings:
-    _wanted(settings, norm="layernorm", positions="learned", activation="gelu_tanh", bias=True, tie_embeddings=True)
+    _wanted(
+        settings,
+        norm="layernorm",
+        positions="learned",
+        activation="gelu_tanh",
+        bias=True,
+        tie_embeddings=True,
+        **_whole_heads(settings),
+    )
     return {
         "n_embd": settings["d_model"],
         "n_layer": settings["num_layers"],
@@ -115,7 +126,7 @@ def _gpt2_config(settings: Settings, vocab_size: int, length: int) -> Settings:
     }
 
 
-def _gpt2_rules(settings: Settings) -> list[Rule]:
+def _gpt2_rules(settings: Settings, config: Settings) -> list[Rule]:
     rules = [
         Rule(f"{BACKBONE}embeddings.token.weight", ("wte.weight",)),
         Rule(f"{BACKBONE}embeddings.position.weight", ("wpe.weight",)),
@@ -140,7 +151,7 @@ def _gpt2_rules(settings: Settings) -> list[Rule]:
 # ------------------------------------------------------------------------------------------------------------- Llama
 
 
-def _llama_settings(config: Settings) -> tuple[Settings, int]:
+def _llama_settings(config: Settings, weights: State) -> tuple[Settings, int]:
     _only(config, hidden_act="silu", attention_bias=False, mlp_bias=False)
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if rope.get("rope_type", rope.get("type", "default")) != "default":
@@ -161,13 +172,12 @@ def _llama_settings(config: Settings) -> tuple[Settings, int]:
 
 def _llama_config(settings: Settings, vocab_size: int, length: int) -> Settings:
     _wanted(settings, norm="rmsnorm", positions="rope", activation="swiglu", bias=False)
-    heads = settings["num_heads"]
     return {
         "hidden_size": settings["d_model"],
         "num_hidden_layers": settings["num_layers"],
-        "num_attention_heads": heads,
-        "num_key_value_heads": settings["num_kv_heads"] or heads,
-        "head_dim": settings["head_dim"] or settings["d_model"] // heads,
+        "num_attention_heads": settings["num_heads"],
+        "num_key_value_heads": settings["num_kv_heads"],
+        "head_dim": settings["head_dim"],
         "intermediate_size": settings["ffn_dim"],
         "rms_norm_eps": settings["norm_eps"],
         "rope_theta": settings["rope_theta"],
@@ -178,7 +188,7 @@ def _llama_config(settings: Settings, vocab_size: int, length: int) -> Settings:
     }
 
 
-def _llama_rules(settings: Settings) -> list[Rule]:
+def _llama_rules(settings: Settings, config: Settings) -> list[Rule]:
     queries, keys = _attention(settings)
     rules = [
         Rule(f"{BACKBONE}embeddings.token.weight", ("model.embed_tokens.weight",)),
@@ -204,8 +214,8 @@ def _llama_rules(settings: Settings) -> list[Rule]:
 # -------------------------------------------------------------------------------------------------------------- BERT
 
 
-def _bert_settings(config: Settings) -> tuple[Settings, int]:
-    _only(config, hidden_act="gelu", position_embedding_type="absolute")
+def _bert_settings(config: Settings, weights: State) -> tuple[Settings, int]:
+    _only(config, hidden_act="gelu", position_embedding_type="absolute", is_decoder=False, tie_word_embeddings=True)
     made = {
         "d_model": config["hidden_size"],
         "num_layers": config["num_hidden_layers"],
@@ -227,8 +237,19 @@ def _bert_settings(config: Settings) -> tuple[Settings, int]:
 
 
 def _bert_config(settings: Settings, vocab_size: int, length: int) -> Settings:
-    _wanted(settings, norm="layernorm", norm_placement="after", embedding_norm=True, positions="learned", bias=True)
-    _wanted(settings, activation="gelu")
+    _wanted(
+        settings,
+        norm="layernorm",
+        norm_placement="after",
+        embedding_norm=True,
+        positions="learned",
+        activation="gelu",
+        bias=True,
+        tie_embeddings=True,
+        **_whole_heads(settings),
+    )
+    if not settings["segments"]:
+        raise UnsupportedError("architecture.segments=0 has no place in that layout, which tells segments apart")
     return {
         "hidden_size": settings["d_model"],
         "num_hidden_layers": settings["num_layers"],
@@ -242,7 +263,7 @@ def _bert_config(settings: Settings, vocab_size: int, length: int) -> Settings:
     }
 
 
-def _bert_rules(settings: Settings) -> list[Rule]:
+def _bert_rules(settings: Settings, config: Settings) -> list[Rule]:
     width = settings["d_model"]
     rules = [
         Rule(f"{BACKBONE}embeddings.token.weight", ("bert.embeddings.word_embeddings.weight",)),
@@ -272,7 +293,7 @@ def _bert_rules(settings: Settings) -> list[Rule]:
 # ---------------------------------------------------------------------------------------------------------------- T5
 
 
-def _t5_settings(config: Settings) -> tuple[Settings, int]:
+def _t5_settings(config: Settings, weights: State) -> tuple[Settings, int]:
     activation = {"relu": "relu", "gated-gelu": "geglu_tanh"}.get(config.get("feed_forward_proj", "relu"))
     if activation is None:
         raise UnsupportedError(f"config.json: feed_forward_proj={config['feed_forward_proj']!r} is not known here")
@@ -289,38 +310,46 @@ def _t5_settings(config: Settings) -> tuple[Settings, int]:
         "relative_distance": config.get("relative_attention_max_distance", 128),
         "activation": activation,
         "scale_attention": False,
-        "tie_embeddings": config.get("tie_word_embeddings", True),
+        "tie_embeddings": "lm_head.weight" not in weights,  # not all versions of their config.json say so
     }
     return made, config.get("n_positions", 512)
 
 
 def _t5_config(settings: Settings, vocab_size: int, length: int) -> Settings:
-    _wanted(settings, norm="rmsnorm", positions="relative", bias=False, scale_attention=False)
     gated = settings["activation"] == "geglu_tanh"
-    if not gated:
-        _wanted(settings, activation="relu")
+    _wanted(
+        settings,
+        norm="rmsnorm",
+        positions="relative",
+        activation="geglu_tanh" if gated else "relu",
+        bias=False,
+        scale_attention=False,
+        num_kv_heads=settings["num_heads"],
+    )
     return {
         "d_model": settings["d_model"],
         "num_layers": settings["num_layers"],
         "num_decoder_layers": settings["decoder_layers"] or settings["num_layers"],
         "num_heads": settings["num_heads"],
-        "d_kv": settings["head_dim"] or settings["d_model"] // settings["num_heads"],
+        "d_kv": settings["head_dim"],
         "d_ff": settings["ffn_dim"],
         "layer_norm_epsilon": settings["norm_eps"],
         "relative_attention_num_buckets": settings["relative_buckets"],
         "relative_attention_max_distance": settings["relative_distance"],
         "feed_forward_proj": "gated-gelu" if gated else "relu",
         "tie_word_embeddings": settings["tie_embeddings"],
+        "is_encoder_decoder": True,
         "n_positions": length,
         "vocab_size": vocab_size,
     }
 
 
-def _t5_rules(settings: Settings) -> list[Rule]:
+def _t5_rules(settings: Settings, config: Settings) -> list[Rule]:
     queries, keys = _attention(settings)
     tied = settings["tie_embeddings"]
-    # Tied, T5 multiplies the decoder's last vectors with d_model ** -0.5; here that is in the last norm's weights.
-    last = settings["d_model"] ** -0.5 if tied else 1.0
+    # T5 with tied embeddings multiplies the decoder's last vectors with d_model ** -0.5; here the last norm's weights do.
+    scaled = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
+    last = settings["d_model"] ** -0.5 if scaled else 1.0
     rules = [
         Rule(f"{BACKBONE}source_embeddings.token.weight", ("shared.weight",)),
         Rule(f"{BACKBONE}target_embeddings.token.weight", ("shared.weight",)),
@@ -372,31 +401,62 @@ LAYOUTS = {
     layout.model_type: layout
     for layout in (
         Layout(
-            "gpt2",
-            {"clm": "GPT2LMHeadModel"},
-            "decoder",
-            "clm",
-            _gpt2_settings,
-            _gpt2_config,
-            _gpt2_rules,
-            "transformer.",
-        ),
-        Layout("llama", {"clm": "LlamaForCausalLM"}, "decoder", "clm", _llama_settings, _llama_config, _llama_rules),
-        Layout(
-            "bert", {"mlm": "BertForMaskedLM"}, "encoder", "mlm", _bert_settings, _bert_config, _bert_rules, "bert."
+            model_type="gpt2",
+            bare="GPT2Model",
+            classes={"clm": "GPT2LMHeadModel"},
+            architecture="decoder",
+            objective="clm",
+            settings=_gpt2_settings,
+            config=_gpt2_config,
+            rules=_gpt2_rules,
+            prefix="transformer.",
         ),
         Layout(
-            "t5",
-            {"seq2seq": "T5ForConditionalGeneration"},
-            "encoder_decoder",
-            "seq2seq",
-            _t5_settings,
-            _t5_config,
-            _t5_rules,
+            model_type="llama",
+            bare="LlamaModel",
+            classes={"clm": "LlamaForCausalLM"},
+            architecture="decoder",
+            objective="clm",
+            settings=_llama_settings,
+            config=_llama_config,
+            rules=_llama_rules,
+            prefix="model.",
+        ),
+        Layout(
+            model_type="bert",
+            bare="BertModel",
+            classes={"mlm": "BertForMaskedLM"},
+            architecture="encoder",
+            objective="mlm",
+            settings=_bert_settings,
+            config=_bert_config,
+            rules=_bert_rules,
+            prefix="bert.",
+        ),
+        Layout(
+            model_type="t5",
+            bare="T5Model",
+            classes={"seq2seq": "T5ForConditionalGeneration"},
+            architecture="encoder_decoder",
+            objective="seq2seq",
+            settings=_t5_settings,
+            config=_t5_config,
+            rules=_t5_rules,
         ),
     )
 }
 """By the ``model_type`` of config.json."""
+
+
+_PLAIN = {
+    "norm_placement": "before",
+    "embedding_norm": False,
+    "scale_embeddings": False,
+    "scale_attention": True,
+    "experts": 0,
+    "recurrence": "none",
+}
+"""What the published networks have in common, unless a layout says otherwise."""
 
 
 def _pair(ours: str, theirs: str) -> list[Rule]:
@@ -412,8 +472,13 @@ def _only(config: Settings, **values: Any) -> None:
 
 def _wanted(settings: Settings, **values: Any) -> None:
     """Refuse a network of ours that the published layout cannot hold."""
-    for key, value in values.items():
-        if settings.get(key) != value:
+    for key, value in (_PLAIN | values).items():
+        if settings[key] != value:
             raise UnsupportedError(
-                f"architecture.{key}={settings.get(key)} has no place in that layout, which has {key}={value}"
+                f"architecture.{key}={settings[key]} has no place in that layout, which has {key}={value}"
             )
+
+
+def _whole_heads(settings: Settings) -> Settings:
+    """Return what heads are like that share no keys and divide the width among them."""
+    return {"num_kv_heads": settings["num_heads"], "head_dim": settings["d_model"] // settings["num_heads"]}

@@ -22,26 +22,44 @@ TOKENIZERS = {"gpt2": "bpe", "llama": "char_bpe", "bert": "wordpiece", "t5": "un
 """Our tokenizer that each network's is of the kind of."""
 
 
+_TENSORFLOW = {"gamma": "weight", "beta": "bias"}
+
+
 @dataclass
 class Published:
     """A checkpoint that somebody published.
 
     Attributes:
         layout: Of the network.
+        config: Its config.json.
         settings: Of our architecture.
         length: Longest sequence.
-        vocab_size: Number of tokens.
         weights: Their tensors.
         tokenizer: Component name, and the tokenizer as Hugging Face's JSON or the path of a vocabulary; None if there is
             none.
     """
 
     layout: Layout
+    config: Settings
     settings: Settings
     length: int
-    vocab_size: int
     weights: State
     tokenizer: tuple[str, str | Path] | None
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens."""
+        return int(self.config["vocab_size"])
+
+    @property
+    def promises_head(self) -> bool:
+        """Whether its config.json names a model with the head of our objective."""
+        return self.layout.classes[self.layout.objective] in (self.config.get("architectures") or ())
+
+    def token_id(self, name: str) -> int | None:
+        """Return the special token that its config.json gives by a name; None if it is none of the vocabulary."""
+        token = self.config.get(f"{name}_token_id")
+        return token if isinstance(token, int) and 0 <= token < self.vocab_size else None
 
 
 def read(path: Path, tokenizer: Path | None) -> Published:
@@ -80,7 +98,6 @@ def _read_folder(folder: Path, tokenizer: Path | None) -> Published:
             f"{folder / 'config.json'}: model_type={config.get('model_type')!r} is not known here; known are "
             f"{', '.join(sorted(LAYOUTS))}"
         )
-    settings, length = layout.settings(config)
     index = folder / "model.safetensors.index.json"
     names = sorted(set(_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
     weights: State = {}
@@ -89,16 +106,30 @@ def _read_folder(folder: Path, tokenizer: Path | None) -> Published:
             weights |= load_file(folder / name)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{folder / name}: cannot be read as safetensors: {error}") from error
+    weights = {_modern(key): value for key, value in weights.items()}
+    try:
+        settings, length = layout.settings(config, weights)
+        config["vocab_size"]
+    except KeyError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: has no {error.args[0]}") from error
     found = tokenizer or next((one for one in (folder / "tokenizer.json", folder / "vocab.txt") if one.is_file()), None)
     kind = TOKENIZERS[layout.model_type]
-    return Published(layout, settings, length, config["vocab_size"], weights, None if found is None else (kind, found))
+    return Published(layout, config, settings, length, weights, None if found is None else (kind, found))
+
+
+def _modern(key: str) -> str:
+    """Return the name of a tensor, which in BERT's own files is TensorFlow's."""
+    module, _, name = key.rpartition(".")
+    return f"{module}.{_TENSORFLOW[name]}" if name in _TENSORFLOW else key
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+        content: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: holds no JSON of names and values: {error}") from error
     return content
 
 
@@ -148,6 +179,8 @@ def _read_llama2c(path: Path, tokenizer: Path | None) -> Published:
     if not tied:
         weights["lm_head.weight"] = take(vocab_size, width)
     config = {
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": vocab_size,
         "hidden_size": width,
         "intermediate_size": hidden,
         "num_hidden_layers": layers,
@@ -158,9 +191,9 @@ def _read_llama2c(path: Path, tokenizer: Path | None) -> Published:
         "tie_word_embeddings": tied,
     }
     layout = LAYOUTS["llama"]
-    settings, longest = layout.settings(config)
-    read_tokenizer = None if tokenizer is None else ("char_bpe", _llama2c_tokenizer(tokenizer, vocab_size))
-    return Published(layout, settings, longest, vocab_size, weights, read_tokenizer)
+    settings, longest = layout.settings(config, weights)
+    read_tokenizer = None if tokenizer is None else (TOKENIZERS["llama"], _llama2c_tokenizer(tokenizer, vocab_size))
+    return Published(layout, config, settings, longest, weights, read_tokenizer)
 
 
 def _halves(weights: Tensor, heads: int) -> Tensor:
