@@ -42,7 +42,6 @@ SMALL = {
         "num_heads": 3,
         "relative_attention_num_buckets": 8,
         "relative_attention_max_distance": 12,
-        "initializer_factor": 0.3,
         "n_positions": LENGTH,
         "decoder_start_token_id": 0,
     },

@@ -20,7 +20,7 @@ DECODERS = {
 }
 T5 = {
     "t5": {},
-    "t5 1.1": {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "t5 1.1": {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "initializer_factor": 0.3},
 }
 
 
@@ -97,9 +97,9 @@ TRAINED = {
         architecture.head_dim=6 objective=clm tokenizer=bpe tokenizer.vocab_size=275 tokenizer.min_frequency=1""",
     "BertForMaskedLM": "architecture=bert objective=mlm tokenizer=wordpiece tokenizer.vocab_size=40",
     "T5ForConditionalGeneration": """architecture=t5 architecture.decoder_layers=1 architecture.head_dim=6
-        objective=seq2seq tokenizer=unigram tokenizer.vocab_size=270 tokenizer.special_tokens=[pad,eos,unk]""",
+        objective=seq2seq tokenizer=unigram tokenizer.vocab_size=273 tokenizer.special_tokens=[pad,eos,unk]""",
     "T5ForConditionalGeneration, gated": """architecture=t5 architecture.activation=geglu_tanh objective=seq2seq
-        architecture.tie_embeddings=false tokenizer=unigram tokenizer.vocab_size=270
+        architecture.tie_embeddings=false tokenizer=unigram tokenizer.vocab_size=273
         tokenizer.special_tokens=[pad,eos,unk]""",
 }
 SMALL_RUN = """architecture.d_model=32 architecture.num_layers=2 architecture.num_heads=4 architecture.init_std=0.2
