@@ -38,7 +38,8 @@ HALVINGS = 10
 COVERED = 0.01
 """Share of the generated images from which on a class counts as covered."""
 VARIANTS = {
-    "hinge": ["objective.loss=hinge"],
+    "bce": ["objective.loss=bce"],
+    "bare": ["objective=adversarial"],
     "dcgan": ["architecture=dcgan"],
     "wgan_gp": ["objective.loss=wgan_gp"],
 }
@@ -180,14 +181,12 @@ class Plain:
 
     def step(self, real: Tensor) -> None:
         """Train the discriminator on a batch, then the generator."""
-        ones, zeros = torch.ones(len(real), 1), torch.zeros(len(real), 1)
         fake = self.generator(torch.randn(len(real), 100)).detach()
-        loss = F.binary_cross_entropy_with_logits(self.judged(real), ones)
-        loss = loss + F.binary_cross_entropy_with_logits(self.judged(fake), zeros)
+        loss = F.relu(1 - self.judged(real)).mean() + F.relu(1 + self.judged(fake)).mean()
         self.d_optimizer.zero_grad()
         loss.backward()
         self.d_optimizer.step()
-        loss = F.binary_cross_entropy_with_logits(self.judged(self.generator(torch.randn(len(real), 100))), ones)
+        loss = -self.judged(self.generator(torch.randn(len(real), 100))).mean()
         self.g_optimizer.zero_grad()
         loss.backward()
         self.g_optimizer.step()

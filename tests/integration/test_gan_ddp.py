@@ -63,8 +63,6 @@ def by_hand() -> dict[str, torch.Tensor]:
     generator, discriminator = model.architecture.generator, model.architecture.discriminator
     rates = {discriminator: 5e-4, generator: 2e-3}
     players = [torch.optim.Adam(player.parameters(), lr=rate, betas=(0.5, 0.999)) for player, rate in rates.items()]
-    bce, zeros = F.binary_cross_entropy_with_logits, torch.zeros(SHARE, dtype=torch.float64)
-    ones = torch.ones_like(zeros)
     loaders = [
         Loader(dataset.split("train"), BATCH, training=True, seed=config.seed, rank=rank, world=WORLD)
         for rank in range(WORLD)
@@ -74,13 +72,13 @@ def by_hand() -> dict[str, torch.Tensor]:
         for batch, source in zip(batches, sources, strict=True):
             real = seen(batch["image"].double() * 2 - 1, source)
             fake = seen(generator(noise((SHARE, 100), source)).detach(), source)
-            loss = bce(discriminator(real), ones) + bce(discriminator(fake), zeros)
+            loss = F.relu(1 - discriminator(real)).mean() + F.relu(1 + discriminator(fake)).mean()
             (loss / WORLD).backward()
         players[0].step()
         players[0].zero_grad()
         for source in sources:
             fake = seen(generator(noise((SHARE, 100), source)), source)
-            (bce(discriminator(fake), ones) / WORLD).backward()
+            (-discriminator(fake).mean() / WORLD).backward()
         players[1].step()
         for player in players:
             player.zero_grad()
