@@ -178,7 +178,7 @@ complete -p torchloom | grep -o "hydra_bash_completion.*"
 complete_line "torchloom tr"
 complete_line "torchloom train arch"
 complete_line "torchloom train parallel="
-complete_line "torchloom train trainer=cpu optimizer.l"
+complete_line "torchloom train trainer=cpu optimizer.lr"
 complete_line "torchloom nothing x"
 """
 
