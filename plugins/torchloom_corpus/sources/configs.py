@@ -82,7 +82,7 @@ class HuggingFaceConfig(TableConfig):
     """Settings of `huggingface`."""
 
     dataset: str | None = option(None, "Name on the Hugging Face hub, or a folder that holds such a dataset.")
-    name: str | None = option(None, "Which of its configurations; its default unless given.")
+    subset: str | None = option(None, "Which of its configurations; its default unless given.")
     split: str = option("train", "Which of its splits.")
     revision: str | None = option(None, "Commit, tag or branch of it, which makes a build repeatable.")
     max_page_bytes: int = option(10 * MEGABYTE, "Larger documents are dropped and counted.", ge=1, unit="bytes")

@@ -103,6 +103,8 @@ def _made(data: bytes, encoding: str, declared: list[str]) -> Decoded:
 
 
 def _fits(data: bytes, encoding: str) -> bool:
+    if encoding.startswith(("utf-16", "utf-32")) and b"</" in data:
+        return False  # a tag of single bytes; and yet nearly any bytes are valid UTF-16
     try:
         data.decode(encoding)
     except UnicodeError:

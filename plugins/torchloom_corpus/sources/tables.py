@@ -213,10 +213,10 @@ class HuggingFace(CorpusSource):
             raise DataError("source.dataset is not set; give a name on the Hugging Face hub, or a folder")
         try:
             return load_dataset(
-                config.dataset, config.name, split=config.split, revision=config.revision, streaming=True
+                config.dataset, config.subset, split=config.split, revision=config.revision, streaming=True
             )
         except Exception as error:  # of the hub, the network, the data set's own files
             raise DataError(
                 f"{config.dataset}: cannot be loaded ({type(error).__name__}: {said(error)}); "
-                "check source.dataset, source.name, source.split and the connection to huggingface.co"
+                "check source.dataset, source.subset, source.split and the connection to huggingface.co"
             ) from error

@@ -134,6 +134,16 @@ def test_a_few_lost_bytes_do_not_make_utf8_something_else():
     assert (decoded.encoding, decoded.replaced) == ("utf-8", 1)
 
 
+@pytest.mark.parametrize("header", [None, "text/html; charset=utf-16"])
+def test_page_of_single_bytes_that_says_it_is_utf_16(header):
+    page = '<html><meta charset="utf-16"><p>un café et déjà la forêt.</p></html>'
+    for encoding in ("latin-1", "utf-8"):
+        decoded = decode_html(page.encode(encoding), header)
+        assert decoded.text == page
+        assert decoded.declared_wrong
+    assert decode_html(page.encode("utf-16-le"), header).text == page
+
+
 def test_byte_order_marks_and_null_characters_go():
     assert decode_html(b"\xef\xbb\xbf<p>a\0b</p>").text == "<p>ab</p>"
     assert decode_text("\ufeffwide".encode("utf-16-be")).text == "wide"
