@@ -232,7 +232,7 @@ def _take_folder(plan: Plan) -> None:
         if of_tokenizer and not complete and changed is None:
             with _writing(out):
                 _forget_tokens(plan)
-        elif plan.config.get("overwrite"):
+        elif plan.config.get("overwrite") or not _begun(plan.layout):
             with _writing(out):
                 for name in OWN[:-1]:
                     _remove(out / name)
@@ -248,6 +248,12 @@ def _take_folder(plan: Plan) -> None:
             raise ConfigError([Problem("out", message, "give another folder, out=FOLDER")])
     with _writing(out):
         write_whole(recipe, yaml.safe_dump(plan.recipe, sort_keys=False, allow_unicode=True).encode("utf-8"))
+
+
+def _begun(layout: Layout) -> bool:
+    """Whether there is anything to lose: not where a build failed at once, such as at a path that does not exist."""
+    fetched = layout.source.is_dir() and any(layout.source.iterdir())
+    return fetched or layout.inputs.exists() or (layout.out / MANIFEST).exists()
 
 
 def _forget_tokens(plan: Plan) -> None:
@@ -286,29 +292,27 @@ def _changed_input(layout: Layout) -> str | None:
     return None
 
 
-def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the values that differ between two recipes, by dotted key; the order of steps counts as one."""
-    flat_before, flat_now = _flat(before), _flat(now)
-    keys = [*flat_now, *(key for key in flat_before if key not in flat_now)]
-    found = {
-        key: (_shown(flat_before.get(key, "absent")), _shown(flat_now.get(key, "absent")))
-        for key in keys
-        if key not in flat_before or key not in flat_now or flat_before[key] != flat_now[key]
-    }
-    orders = [list(one.get("steps") or {}) for one in (before, now)]
-    if not found and orders[0] != orders[1]:
-        found["steps"] = (",".join(orders[0]), ",".join(orders[1]))
-    return found
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> dict[str, tuple[str, str]]:
+    """Return the values that differ between two recipes, by dotted key.
 
-
-def _flat(node: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(_flat(value, f"{place}{key}."))
+    Where another component is chosen, its keys say nothing, so that its name stands for it; likewise the names of steps.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for key in dict.fromkeys([*now, *before]):
+        one, other = before.get(key, "absent"), now.get(key, "absent")
+        if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+            if one != other:
+                found[f"{place}{key}"] = (_shown(one), _shown(other))
+        elif one.get("name") != other.get("name"):
+            found[f"{place}{key}"] = (_shown(one.get("name")), _shown(other.get("name")))
+        elif f"{place}{key}" == "steps":
+            if list(one) != list(other):
+                found["steps"] = (",".join(one), ",".join(other))
+            common = {name: node for name, node in other.items() if name in one}
+            found.update(_differing({name: one[name] for name in common}, common, "steps."))
         else:
-            flat[f"{place}{key}"] = value
-    return flat
+            found.update(_differing(one, other, f"{place}{key}."))
+    return found
 
 
 def _shown(value: Any) -> str:

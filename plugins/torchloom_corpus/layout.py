@@ -9,6 +9,7 @@ The folder of a corpus::
     index/<step>/     what a step needs to compare another corpus with this one
     inputs.jsonl      what was read: units, with sizes and dates of files
     statistics.json   counts of every stage
+    report.html       the page about it
     manifest.json     written last: where it stands, the corpus is complete
     work/             while building
 """
@@ -25,11 +26,12 @@ from torchloom_corpus.tally import StepTally
 RECIPE = "recipe.yaml"
 INPUTS = "inputs.jsonl"
 STATISTICS = "statistics.json"
+PAGE = "report.html"
 DOCUMENTS = "documents"
 INDEX = "index"
 WORK = "work"
 
-OWN = (MANIFEST, STATISTICS, INPUTS, TOKENS, TOKENIZER, DOCUMENTS, INDEX, WORK, RECIPE)
+OWN = (MANIFEST, PAGE, STATISTICS, INPUTS, TOKENS, TOKENIZER, DOCUMENTS, INDEX, WORK, RECIPE)
 """All that may lie in a corpus's folder, in the order in which it is removed."""
 
 

@@ -1,4 +1,4 @@
-"""How a tokenizer divides text: measured on a sample."""
+"""How a tokenizer divides text, and which of its tokens a corpus uses."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from torchloom.contracts.tokenizer import Tokenizer
+from torchloom_corpus.shards import Corpus
 
 _WORD = re.compile(r"\w+")
 _SHOWN = 12
+_CHUNK = 1 << 22
+_SPECIAL = ("pad", "unk", "bos", "eos", "mask", "cls", "sep")
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,10 @@ class Vocabulary:
         exact: Whether every text comes back exactly from its tokens, as the tokenizer promises.
         frequent: The commonest tokens, decoded, with their counts.
         longest: The longest tokens that occur, decoded.
+        unused: Number of tokens that never occur, special ones aside.
+        unused_shown: Some of them, decoded.
+        lengths: Tokens of the vocabulary by their characters, special ones aside, shortest first; a token that is a part
+            of a character counts as one.
     """
 
     vocab_size: int
@@ -40,40 +50,71 @@ class Vocabulary:
     exact: bool
     frequent: list[tuple[str, int]]
     longest: list[str]
+    unused: int
+    unused_shown: list[str]
+    lengths: list[tuple[int, int]]
 
 
-def vocabulary_report(tokenizer: Tokenizer, texts: Sequence[str]) -> Vocabulary:
-    """Measure a trained tokenizer on texts.
+def count_tokens(corpus: Corpus, size: int) -> NDArray[np.int64]:
+    """Return how often each token stands in a corpus, ``(size,)``.
+
+    Args:
+        corpus: The corpus.
+        size: Of its vocabulary.
+    """
+    counts = np.zeros(size, np.int64)
+    for number, shard in enumerate(corpus.shards):
+        if not shard.tokens:
+            continue  # an empty file cannot be mapped
+        tokens = corpus.tokens(number)
+        for start in range(0, len(tokens), _CHUNK):
+            counts += np.bincount(tokens[start : start + _CHUNK], minlength=size)
+    return counts
+
+
+def vocabulary_report(
+    tokenizer: Tokenizer, texts: Sequence[str], counts: NDArray[np.int64] | None = None
+) -> Vocabulary:
+    """Measure a trained tokenizer on texts, and its vocabulary on a corpus.
 
     Args:
         tokenizer: Trained.
         texts: A sample of what it is to encode; at least one token in all.
+        counts: How often each token occurs, ``(vocab_size,)``; in the texts unless given.
 
     Raises:
         DataError: It does not know a part of the texts and has no unknown token.
     """
-    counts: Counter[int] = Counter()
+    size = tokenizer.vocab_size
+    sampled = np.zeros(size, np.int64)
     for ids in tokenizer.encode_batch(list(texts)):
-        counts.update(ids.tolist())
-    tokens = counts.total()
+        sampled += np.bincount(ids, minlength=size)
+    counts = sampled if counts is None else counts
+    tokens = int(sampled.sum())
     words = Counter(word for text in texts for word in _WORD.findall(text))
     kinds = list(words)
     # A word stands behind a space in most texts, and tokenizers that keep spaces give it another token there.
     lengths = [len(ids) for ids in tokenizer.encode_batch([f" {word}" for word in kinds])]
     whole = sum(words[word] for word, length in zip(kinds, lengths, strict=True) if length == 1)
     unknown = tokenizer.special_id("unk")
-    shown = {token: tokenizer.decode([token]) for token in counts}
+    special = {tokenizer.special_id(name) for name in _SPECIAL}
+    shown = {token: tokenizer.decode([token]) for token in range(size) if token not in special}
+    common = [token for token in np.argsort(-counts, kind="stable").tolist() if counts[token] and token in shown]
+    unused = [text for token, text in shown.items() if not counts[token]]
     return Vocabulary(
-        vocab_size=tokenizer.vocab_size,
+        vocab_size=size,
         tokens=tokens,
         fertility=tokens / max(words.total(), 1),
         bytes_per_token=sum(len(text.encode("utf-8", "replace")) for text in texts) / max(tokens, 1),
-        unknown_rate=0.0 if unknown is None else counts[unknown] / max(tokens, 1),
-        used=len(counts) / tokenizer.vocab_size,
+        unknown_rate=0.0 if unknown is None else float(counts[unknown]) / max(int(counts.sum()), 1),
+        used=np.count_nonzero(counts) / size,
         whole_words=whole / max(words.total(), 1),
         exact=tokenizer.exact,
-        frequent=[(shown[token], count) for token, count in counts.most_common(_SHOWN)],
-        longest=sorted(shown.values(), key=lambda text: (-len(text), text))[:_SHOWN],
+        frequent=[(shown[token], int(counts[token])) for token in common[:_SHOWN]],
+        longest=sorted({shown[token] for token in common}, key=lambda text: (-len(text), text))[:_SHOWN],
+        unused=len(unused),
+        unused_shown=sorted(set(unused), key=lambda text: (-len(text), text))[:_SHOWN],
+        lengths=sorted(Counter(len(text) for text in shown.values()).items()),
     )
 
 

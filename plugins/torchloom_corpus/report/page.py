@@ -14,12 +14,11 @@ import jinja2
 from torchloom.errors import DataError
 from torchloom_corpus.dataset.configs import CorpusTokenizerConfig
 from torchloom_corpus.dataset.tokenizer import CorpusTokenizer
-from torchloom_corpus.layout import STATISTICS
+from torchloom_corpus.layout import PAGE, STATISTICS
 from torchloom_corpus.shards import Corpus, write_whole
 from torchloom_corpus.tally import SAMPLES, StepTally
-from torchloom_corpus.vocabulary import Vocabulary, segments, vocabulary_report
+from torchloom_corpus.vocabulary import Vocabulary, count_tokens, segments, vocabulary_report
 
-PAGE = "report.html"
 _BARS = 24
 _SEGMENTED = 3
 _SEGMENTED_CHARACTERS = 400
@@ -72,6 +71,7 @@ def write_report(folder: Path) -> Path:
     tokenizer = CorpusTokenizer(CorpusTokenizerConfig())
     tokenizer.take(corpus.tokenizer)
     texts = stages[-1].tally.texts
+    vocabulary = _vocabulary(tokenizer, texts, corpus)
     page = _template().render(
         folder=folder.resolve().name,
         manifest=corpus.manifest,
@@ -82,7 +82,8 @@ def write_report(folder: Path) -> Path:
         lengths=_lengths(stages[-1].tally.histograms.get("length", Counter())),
         languages=_languages(stages),
         clusters=[(stage.tally, _sizes(stage.tally)) for stage in stages if "cluster size" in stage.tally.histograms],
-        vocabulary=_vocabulary(tokenizer, texts),
+        vocabulary=vocabulary,
+        token_lengths=_bars([(f"{length:,}", count) for length, count in vocabulary.lengths]) if vocabulary else [],
         segmented=[segments(tokenizer, text[:_SEGMENTED_CHARACTERS]) for text in texts[:_SEGMENTED]],
         recipe=json.dumps(corpus.manifest["recipe"], indent=2, ensure_ascii=False),
     )
@@ -127,9 +128,9 @@ def _sizes(tally: StepTally) -> list[Bar]:
     return _bars(sorted(sizes, key=lambda item: int("".join(one for one in item[0] if one.isdigit()) or 0))[:_BARS])
 
 
-def _vocabulary(tokenizer: CorpusTokenizer, texts: list[str]) -> Vocabulary | None:
+def _vocabulary(tokenizer: CorpusTokenizer, texts: list[str], corpus: Corpus) -> Vocabulary | None:
     try:
-        return vocabulary_report(tokenizer, texts)
+        return vocabulary_report(tokenizer, texts, count_tokens(corpus, tokenizer.vocab_size))
     except DataError:  # it does not know a character of the sample, and says so where that matters
         return None
 

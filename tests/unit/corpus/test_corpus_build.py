@@ -18,7 +18,9 @@ pytest.importorskip("datatrove", reason="needs torchloom[corpus]")
 import corpus_build_parts as parts
 from corpus_build_parts import contents, make, recipe, write_lines
 
+from torchloom import plugins
 from torchloom.errors import ConfigError, DataError
+from torchloom_corpus.build import build
 from torchloom_corpus.shards import Corpus
 from torchloom_corpus.tally import StepTally
 
@@ -181,15 +183,31 @@ def test_complete_one_of_another_recipe_is_refused_unless_it_may_be_overwritten(
     with pytest.raises(ConfigError) as caught:
         make(source, out, {"long": {"min_words": 2}}, tasks=2)
     assert str(caught.value) == (
-        f"out: {out} holds a corpus of another recipe: tasks is 3 there, 2 here; steps.long.min_words is 3 there, 2 here; "
-        "steps.shout.name is shout there, absent here\n"
+        f"out: {out} holds a corpus of another recipe: tasks is 3 there, 2 here; steps is long,shout there, long here; "
+        "steps.long.min_words is 3 there, 2 here\n"
         "    give another folder, out=FOLDER, or set overwrite=true to begin anew"
     )
     with pytest.raises(ConfigError, match="steps is long,shout there, shout,long here"):
         make(source, out, {"shout": {}, "long": {"min_words": 3}})
     assert contents(out) == before
+    (out / "report.html").write_text("about the old one")
     make(source, out, {"long": {"min_words": 2}}, tasks=2, overwrite=True)
     assert contents(out) == contents(make(source, tmp_path / "other", {"long": {"min_words": 2}}, tasks=2))
+
+
+def test_recipe_of_another_source_is_told_by_its_name_alone(source: Path, tmp_path: Path) -> None:
+    out = make(source, tmp_path / "corpus")
+    said = "another recipe: source is lines there, jsonl here\n"
+    with plugins.using(parts.parts()), pytest.raises(ConfigError, match=said):
+        build({**recipe(source, out), "source": {"name": "jsonl", "path": "x.jsonl"}})
+
+
+def test_build_that_failed_before_anything_was_read_does_not_hold_its_folder(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "corpus"
+    with pytest.raises(DataError, match=r"sorce: holds no \.txt"):
+        make(tmp_path / "sorce", out)
+    make(source, out, ["long"])
+    assert contents(out) == contents(make(source, tmp_path / "other", ["long"]))
 
 
 def test_folder_of_something_else_is_never_touched(source: Path, tmp_path: Path) -> None:

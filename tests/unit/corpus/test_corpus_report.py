@@ -18,7 +18,8 @@ from torchloom.schema import to_config
 from torchloom_corpus.build import build
 from torchloom_corpus.configs import RecipeConfig
 from torchloom_corpus.report.page import write_report
-from torchloom_corpus.vocabulary import segments, vocabulary_report
+from torchloom_corpus.shards import Corpus
+from torchloom_corpus.vocabulary import count_tokens, segments, vocabulary_report
 
 EVIL = "<script>alert(1)</script> & <b>bold</b>"
 
@@ -107,6 +108,19 @@ def test_vocabulary_of_characters_is_counted_by_hand() -> None:
     assert told.vocab_size == 5
     assert told.used == 4 / 5
     assert dict(told.frequent)["a"] == 2
+    assert (told.unused, told.unused_shown) == (1, ["c"])
+    assert told.lengths == [(1, 4)]
+
+
+def test_tokens_of_a_corpus_are_counted_whole(corpus: Path) -> None:
+    opened = Corpus(corpus)
+    every = [token for number in range(len(opened.shards)) for token in opened.tokens(number).tolist()]
+    counts = count_tokens(opened, 300)
+    assert counts.tolist() == [every.count(token) for token in range(300)]
+    unused = 300 - len(set(every))
+    told = shown(write_report(corpus).read_text(encoding="utf-8"))
+    assert re.search(rf"Never used: ({unused}|{unused - 1}), such as ", told)  # but for the end of a text
+    assert "characters of a token" in told
 
 
 def test_segments_join_to_the_text() -> None:
