@@ -216,8 +216,12 @@ def _llama2c_tokenizer(path: Path, vocab_size: int) -> str:
             at += 8
             pieces.append((content[at : at + length].decode("utf-8", "strict"), score))
             at += length
-    except (struct.error, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: is not the tokenizer of a llama2.c model of {vocab_size} tokens") from error
+        if at != len(content):
+            raise ValueError(f"{len(content)} bytes, of which its tokens take {at}")
+    except (struct.error, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: is not the tokenizer of a llama2.c model of {vocab_size} tokens: {error}"
+        ) from error
     special = ["<unk>", "<s>", "</s>"]
     texts = (
         special
