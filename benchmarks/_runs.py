@@ -45,13 +45,21 @@ class Runs:
         self._scratch = None if folder else tempfile.TemporaryDirectory(prefix="torchloom-benchmark-")
         self.folder = (folder or Path(self._scratch.name if self._scratch else "")).absolute()
 
-    def train(self, *overrides: str) -> dict[str, Any]:
+    def place(self, *overrides: str) -> Path:
+        """Return the folder of the run with these overrides."""
+        return self.folder / hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:12]
+
+    def train(self, *overrides: str, keep: bool = False) -> dict[str, Any]:
         """Train with these overrides, or find that it was done before; return the contents of ``summary.json``.
+
+        Args:
+            overrides: In the command line's grammar.
+            keep: Leave the checkpoints there, for others to start from.
 
         Raises:
             RuntimeError: The run failed; the text is what it printed.
         """
-        folder = self.folder / hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:12]
+        folder = self.place(*overrides)
         summary = folder / "summary.json"
         if not summary.is_file() or json.loads(summary.read_text())["status"] != "finished":
             start = time.perf_counter()
@@ -59,7 +67,8 @@ class Runs:
             ended = subprocess.run([*COMMAND, *overrides, *settings], capture_output=True, text=True)
             if ended.returncode:
                 raise RuntimeError(f"torchloom train {' '.join(overrides)}\n{ended.stderr}{ended.stdout}")
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            if not keep:
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             print(f"{time.perf_counter() - start:6.1f} s  {' '.join(overrides)}", file=sys.stderr, flush=True)
         content: dict[str, Any] = json.loads(summary.read_text())
         return content

