@@ -67,8 +67,8 @@ class Forecast(Objective):
         series, future, length = batch["series"], batch["future"], batch.get("length")
         rows = torch.arange(len(series), device=series.device)
         last = series[:, -1] if length is None else series[rows, length - 1]
-        metrics["mae"].update(outputs, future)
-        metrics["naive_mae"].update(last[:, None].expand_as(future).contiguous(), future)
+        metrics["mae"].update(outputs.flatten(), future.flatten())
+        metrics["naive_mae"].update(last[:, None].expand_as(future).flatten(), future.flatten())
 
     def predictions(self, outputs: Tensor, batch: Batch, tokenizer: Tokenizer | None = None) -> list[dict[str, Any]]:
         """Return each example's next values, a list of ``horizon`` lists of ``channels`` numbers."""
