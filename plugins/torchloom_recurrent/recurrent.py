@@ -1,4 +1,4 @@
-"""Recurrent networks: an embedding and torch's recurrent layers."""
+"""Recurrent networks: an embedding, or a matrix on the vectors of a series, and torch's recurrent layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchloom.contracts.architecture import Architecture
 from torchloom.contracts.attention import Attention, AttentionMask
-from torchloom.contracts.spec import TokenSpec
+from torchloom.contracts.spec import SeriesSpec, TokenSpec
 from torchloom.errors import ConfigError, Problem, UnsupportedError
 from torchloom_recurrent.configs import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
 
@@ -33,30 +33,36 @@ class Recurrent(Architecture):
 
     Starts as Keras does: input matrices Glorot-uniform, recurrent ones orthogonal, biases 0 (`LSTM` adds the forget
     gates'). Embeddings are normal with variance ``1 / embedding_dim``, so that a head tied to them starts with
-    small logits.
+    small logits. The matrix on a series' vectors is Glorot-uniform too.
 
     Source: Glorot and Bengio 2010; Saxe et al. 2014, https://arxiv.org/abs/1312.6120.
     """
 
     protocols = frozenset({"features", "sequence"})
-    accepts = (TokenSpec,)
+    accepts = (TokenSpec, SeriesSpec)
     causal = True
     layer: ClassVar[type[nn.RNNBase]]
     config: RecurrentConfig
 
-    def __init__(self, config: RecurrentConfig, spec: TokenSpec, attention: Attention | None = None) -> None:
+    def __init__(
+        self, config: RecurrentConfig, spec: TokenSpec | SeriesSpec, attention: Attention | None = None
+    ) -> None:
         """Build and initialise the network.
 
         Raises:
             ConfigError: Tied embeddings of another length than the state.
         """
         super().__init__(config, spec)
-        if config.tie_embeddings and config.embedding_dim != config.hidden_size:
+        if config.tie_embeddings and isinstance(spec, TokenSpec) and config.embedding_dim != config.hidden_size:
             message = f"{config.embedding_dim} differs from hidden_size={config.hidden_size}, so it cannot be shared"
             mend = f"set architecture.embedding_dim={config.hidden_size}, or architecture.tie_embeddings=false"
             raise ConfigError([Problem("architecture.embedding_dim", message, mend)])
         self.width = config.hidden_size
-        self.embedding = nn.Embedding(spec.vocab_size, config.embedding_dim)
+        self.embedding: nn.Embedding | nn.Linear
+        if isinstance(spec, SeriesSpec):
+            self.embedding = nn.Linear(spec.channels, config.embedding_dim)
+        else:
+            self.embedding = nn.Embedding(spec.vocab_size, config.embedding_dim)
         self.layers = self.layer(
             input_size=config.embedding_dim,
             hidden_size=config.hidden_size,
@@ -73,11 +79,11 @@ class Recurrent(Architecture):
         return {}
 
     def features(self, inputs: Tensor, *, lengths: Tensor | None = None, encoded: Tensor | None = None) -> Tensor:
-        """Return the state after the last real token of each row: many to one.
+        """Return the state after the last real position of each row: many to one.
 
         Args:
-            inputs: Token ids, int64 ``(batch, seq)``.
-            lengths: Real tokens of each row, ``(batch,)``, at least 1; all of them unless given.
+            inputs: Token ids, int64 ``(batch, seq)``, or vectors float ``(batch, seq, channels)`` of a series.
+            lengths: Real positions of each row, ``(batch,)``, at least 1; all of them unless given.
             encoded: Not used: nothing here is frozen.
 
         Returns:
@@ -89,10 +95,10 @@ class Recurrent(Architecture):
         return states_BTD[torch.arange(len(inputs), device=inputs.device), lengths.to(inputs.device) - 1]
 
     def sequence(self, tokens: Tensor, *, mask: AttentionMask | None = None, state: Any = None) -> Tensor:
-        """Return the state after every token.
+        """Return the state after every position.
 
         Args:
-            tokens: int64 ``(batch, seq)``.
+            tokens: int64 ``(batch, seq)``, or vectors float ``(batch, seq, channels)`` of a series.
             mask: Key lengths need no work, since what stands behind a position never reaches it; vectors at padding
                 mean nothing. Windows and documents are refused.
             state: What `new_state` returned, to continue from.
@@ -117,15 +123,15 @@ class Recurrent(Architecture):
         return RecurrentState()
 
     def input_embedding(self) -> nn.Embedding | None:
-        """Return the embedding if it is tied."""
-        return self.embedding if self.config.tie_embeddings else None
+        """Return the embedding if it is tied; a series has none."""
+        return self.embedding if self.config.tie_embeddings and isinstance(self.embedding, nn.Embedding) else None
 
     def blocks(self) -> Sequence[nn.Module]:
         """Return the stack of layers as one block: torch runs it in one call."""
         return (self.layers,)
 
     def stem(self) -> Sequence[nn.Module]:
-        """Return the embedding."""
+        """Return the embedding, or the matrix in its place."""
         return (self.embedding,)
 
     def _check_mask(self, mask: AttentionMask, state: Any) -> None:
@@ -149,7 +155,11 @@ class Recurrent(Architecture):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        nn.init.normal_(self.embedding.weight, std=self.config.embedding_dim**-0.5)
+        if isinstance(self.embedding, nn.Linear):
+            nn.init.xavier_uniform_(self.embedding.weight)
+            nn.init.zeros_(self.embedding.bias)
+        else:
+            nn.init.normal_(self.embedding.weight, std=self.config.embedding_dim**-0.5)
         for name, parameter in self.layers.named_parameters():
             if name.startswith("weight_ih"):
                 nn.init.xavier_uniform_(parameter)

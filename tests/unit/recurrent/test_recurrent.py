@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from torchloom.contracts.attention import AttentionMask
-from torchloom.contracts.spec import TokenSpec
+from torchloom.contracts.spec import SeriesSpec, TokenSpec
 from torchloom.errors import ConfigError, UnsupportedError
 from torchloom_recurrent.configs import GRUConfig, LSTMConfig, RNNConfig
 from torchloom_recurrent.recurrent import GRU, LSTM, RNN
@@ -173,3 +173,22 @@ def test_a_relu_network_is_one_choice_away(tokens):
     model = build("rnn", nonlinearity="relu")
     assert isinstance(model.layers, nn.RNN)
     assert (model.sequence(tokens) >= 0).all()
+
+
+@torch.no_grad()
+def test_a_series_takes_a_matrix_in_place_of_the_embedding(cell, tokens):
+    words = build(cell, num_layers=2)
+    series = build(cell, SeriesSpec(channels=11, context_length=7), num_layers=2)
+    series.layers.load_state_dict(words.layers.state_dict())
+    series.embedding.weight.copy_(words.embedding.weight.T)
+    assert not series.embedding.bias.any()
+    vectors = nn.functional.one_hot(tokens, 11).float()
+    lengths = torch.tensor([1, 4, 7])
+    torch.testing.assert_close(series.sequence(vectors), words.sequence(tokens))
+    torch.testing.assert_close(series.features(vectors, lengths=lengths), words.features(tokens, lengths=lengths))
+
+
+def test_a_series_has_no_embedding_to_tie(cell):
+    spec = SeriesSpec(channels=3, context_length=7)
+    assert build(cell, spec, tie_embeddings=True).input_embedding() is None
+    assert build(cell, spec).stem()[0].weight.shape == (6, 3)
