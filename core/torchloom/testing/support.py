@@ -184,8 +184,9 @@ class TinyNetwork(Architecture):
         super().__init__(None, spec)
         torch.manual_seed(0)
         self.causal = causal
-        words = isinstance(spec, TokenSpec | Seq2SeqSpec)
-        self.embedding = nn.Embedding(spec.vocab_size, self.width) if words else None
+        self.embedding = None
+        if isinstance(spec, TokenSpec | Seq2SeqSpec):
+            self.embedding = nn.Embedding(spec.vocab_size, self.width)
         self.layer = nn.LazyLinear(self.width)
         self.features(inputs_of(spec, 1))
 
