@@ -1,9 +1,14 @@
 """What every test is given back."""
 
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
+
+# A shell that starts the tests in the background has them, and so the programs that they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

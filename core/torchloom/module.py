@@ -405,7 +405,7 @@ def parameter_groups(
 def block_depths(architecture: Architecture) -> dict[nn.Parameter, int]:
     """Return how many blocks lie between a parameter and the output: 1 for the last block's, 0 for what is behind it."""
     blocks = architecture.blocks()
-    depths = {one: len(blocks) + 1 for part in architecture.stem() for one in part.parameters()}
+    depths = {one: len(blocks) + 1 for part in architecture.input_stage() for one in part.parameters()}
     for index, block in enumerate(blocks):
         depths |= {one: len(blocks) - index for one in block.parameters()}
     return depths

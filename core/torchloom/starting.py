@@ -145,7 +145,7 @@ def _freeze(architecture: Architecture, count: int) -> None:
         message = f"{count} blocks cannot be frozen of {len(blocks)}"
         raise ConfigError([Problem("architecture.freeze", message, "choose fewer, or -1 for the whole backbone")])
     else:
-        architecture.freeze([*architecture.stem(), *blocks[:count]])
+        architecture.freeze([*architecture.input_stage(), *blocks[:count]])
 
 
 def _adapt(architecture: Architecture, settings: ArchitectureConfig) -> None:

@@ -130,7 +130,7 @@ class Recurrent(Architecture):
         """Return the stack of layers as one block: torch runs it in one call."""
         return (self.layers,)
 
-    def stem(self) -> Sequence[nn.Module]:
+    def input_stage(self) -> Sequence[nn.Module]:
         """Return the embedding, or the matrix in its place."""
         return (self.embedding,)
 

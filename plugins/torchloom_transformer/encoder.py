@@ -116,7 +116,7 @@ class Encoder(Architecture):
         """Return the blocks, first to last."""
         return tuple(self.stack.layers)
 
-    def stem(self) -> Sequence[nn.Module]:
+    def input_stage(self) -> Sequence[nn.Module]:
         """Return the embeddings."""
         return (self.embeddings,)
 

@@ -128,7 +128,7 @@ class EncoderDecoder(Architecture):
         """Return the encoder's blocks, then the decoder's."""
         return (*self.encoder.layers, *self.decoder.layers)
 
-    def stem(self) -> Sequence[nn.Module]:
+    def input_stage(self) -> Sequence[nn.Module]:
         """Return the embeddings."""
         return (self.source_embeddings, self.target_embeddings)
 

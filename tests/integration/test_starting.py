@@ -171,7 +171,7 @@ def test_layer_decay_slows_what_lies_below(tmp_path: Path) -> None:
     assert {rates[id(one)] for one in head.parameters()} == {peak}
     for index, block in enumerate(architecture.blocks()):
         assert {rates[id(one)] for one in block.parameters()} == {peak * 0.5 ** (3 - index)}
-    for part in architecture.stem():
+    for part in architecture.input_stage():
         assert {rates[id(one)] for one in part.parameters()} == {peak * 0.5**4}
     assert len(rates) == len(list(made.network.model.parameters()))
 

@@ -189,7 +189,7 @@ class Architecture(nn.Module):
         """Return the repeated blocks in order: units of activation checkpointing, sharding and unfreezing."""
         return ()
 
-    def stem(self) -> Sequence[nn.Module]:
+    def input_stage(self) -> Sequence[nn.Module]:
         """Return what lies below the blocks: embeddings."""
         return ()
 

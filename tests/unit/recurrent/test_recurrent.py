@@ -191,4 +191,4 @@ def test_a_series_takes_a_matrix_in_place_of_the_embedding(cell, tokens):
 def test_a_series_has_no_embedding_to_tie(cell):
     spec = SeriesSpec(channels=3, context_length=7)
     assert build(cell, spec, tie_embeddings=True).input_embedding() is None
-    assert build(cell, spec).stem()[0].weight.shape == (6, 3)
+    assert build(cell, spec).input_stage()[0].weight.shape == (6, 3)
