@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import psutil
 import pytest
 
 pytest.importorskip("datatrove", reason="needs torchloom[corpus]")
@@ -31,12 +32,13 @@ class Site:
         self.hits = []
         self.starts = []
         self.pages = pages
+        self.pause = pause
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 site.hits.append(self.path)
                 site.starts.append(time.monotonic())
-                time.sleep(pause)
+                time.sleep(site.pause)
                 page = site.pages.get(self.path)
                 if page is None:
                     self.answer(404, b"nothing here")
@@ -274,13 +276,15 @@ def test_a_crawl_that_is_ended_goes_on_where_it_was(tmp_path, how):
         deadline = time.monotonic() + 30
         while len(site.hits) < size // 2 and time.monotonic() < deadline:
             time.sleep(0.01)
+        site.pause = 1.0  # the rest would take long enough for any machine to stop in time
+        crawlers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(how)
         process.wait(timeout=20)
-        time.sleep(0.3)
-        stopped_at = len(site.hits)
-        time.sleep(0.3)
-        assert len(site.hits) == stopped_at, "the crawler went on without the process that started it"
-        assert stopped_at < size, "it was not stopped halfway"
+        _, alive = psutil.wait_procs(crawlers, timeout=20)
+        assert crawlers, "nothing was started"
+        assert not alive, "the crawler went on without the process that started it"
+        assert len(site.hits) < size, "it was not stopped halfway"
+        site.pause = 0.0
         # What a kill in the middle of a write leaves behind: half a record, and a file that nothing is known of.
         last = max(tmp_path.glob("pages-*.gz"))
         with last.open("ab") as file:
