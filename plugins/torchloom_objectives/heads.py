@@ -43,9 +43,18 @@ class MaskedHead(nn.Module):
         self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=1e-12))
         self.output = vocabulary_layer(architecture, vocab_size, bias=True)
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """Map ``(batch, seq, width)`` to logits ``(batch, seq, vocab)``."""
-        logits: Tensor = self.output(self.transform(vectors))
+    def forward(self, vectors: Tensor, places: Tensor | None = None) -> Tensor:
+        """Map vectors to logits.
+
+        Args:
+            vectors: ``(batch, seq, width)``.
+            places: Positions to read, bool ``(batch, seq)``; all of them if None. A sixth of them is a sixth of the work,
+                which with a large vocabulary is most of a small network's.
+
+        Returns:
+            ``(batch, seq, vocab)``, or ``(places, vocab)``, row by row.
+        """
+        logits: Tensor = self.output(self.transform(vectors if places is None else vectors[places]))
         return logits
 
 

@@ -49,7 +49,7 @@ class MLM(Objective):
         return tie_problems(architecture, self.spec.vocab_size)
 
     def head(self, architecture: Architecture) -> nn.Module:
-        """Return BERT's head, ``(batch, seq, width)`` to ``(batch, seq, vocab)``."""
+        """Return BERT's head, ``(batch, seq, width)`` to ``(hidden tokens, vocab)``."""
         return MaskedHead(architecture, self.spec.vocab_size)
 
     def examples(self, split: Split) -> Split:
@@ -57,8 +57,8 @@ class MLM(Objective):
         return masked(split, self.config, self.spec, self.tokenizer)
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
-        """Return the tokens, with what they may see and which text they belong to."""
-        return text_inputs(batch)
+        """Return the tokens, with what they may see and which text they belong to, and where the head shall read."""
+        return {**text_inputs(batch), "places": batch["targets"] != IGNORED}
 
     def targets(self, batch: Batch) -> Tensor:
         """Return the hidden tokens, int64 ``(batch, seq)``, `IGNORED` elsewhere."""
@@ -68,34 +68,37 @@ class MLM(Objective):
         """Return the cross-entropy summed over the hidden tokens.
 
         Args:
-            outputs: Logits ``(batch, seq, vocab)``.
+            outputs: Logits ``(hidden tokens, vocab)``, row by row.
             batch: Holds ``targets``.
         """
-        targets = batch["targets"]
-        total = F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction="sum", ignore_index=IGNORED)
-        return LossSum(total, (targets != IGNORED).sum())
+        targets = hidden_tokens(batch)
+        return LossSum(F.cross_entropy(outputs, targets, reduction="sum"), float(len(targets)))
 
     def metrics(self) -> dict[str, Metric]:
         """Return the share of hidden tokens that were guessed, and the perplexity."""
-        accuracy = MulticlassAccuracy(self.spec.vocab_size, average="micro", ignore_index=IGNORED, validate_args=False)
+        accuracy = MulticlassAccuracy(self.spec.vocab_size, average="micro", validate_args=False)
         return {"accuracy": accuracy, "perplexity": Perplexity()}
 
     def update_metrics(self, metrics: dict[str, Metric], outputs: Tensor, batch: Batch) -> None:
         """Add the counts of one batch."""
-        metrics["accuracy"].update(outputs.argmax(dim=-1).flatten(), batch["targets"].flatten())
+        metrics["accuracy"].update(outputs.argmax(dim=-1), hidden_tokens(batch))
         metrics["perplexity"].update(self.loss(outputs, batch))
 
     def predictions(self, outputs: Tensor, batch: Batch, tokenizer: Tokenizer | None = None) -> list[dict[str, Any]]:
         """Return, for each row, what was hidden and what was guessed in its place."""
+        counts = (batch["targets"] != IGNORED).sum(dim=1).tolist()
         records = []
-        for logits, targets in zip(outputs, batch["targets"], strict=True):
-            hidden = targets != IGNORED
+        for pair in zip(hidden_tokens(batch).split(counts), outputs.argmax(dim=-1).split(counts), strict=True):
             words = [
-                ids.tolist() if tokenizer is None else [tokenizer.decode([one]) for one in ids.tolist()]
-                for ids in (targets[hidden], logits[hidden].argmax(dim=-1))
+                ids.tolist() if tokenizer is None else [tokenizer.decode([one]) for one in ids.tolist()] for ids in pair
             ]
             records.append({"hidden": words[0], "prediction": words[1]})
         return records
+
+
+def hidden_tokens(batch: Batch) -> Tensor:
+    """Return what was hidden in all rows, one row after another, int64 ``(hidden tokens,)``."""
+    return batch["targets"][batch["targets"] != IGNORED]
 
 
 def check_masking(config: MaskingConfig, spec: TokenSpec, name: str) -> None:

@@ -20,7 +20,7 @@ from torchloom_objectives.clm import Perplexity
 from torchloom_objectives.configs import NSPConfig
 from torchloom_objectives.heads import MaskedHead, class_head, tie_problems
 from torchloom_objectives.masking import IGNORED
-from torchloom_objectives.mlm import check_masking, masked, text_inputs
+from torchloom_objectives.mlm import check_masking, hidden_tokens, masked, text_inputs
 
 
 class NSP(Objective):
@@ -55,7 +55,10 @@ class NSP(Objective):
         return problems
 
     def head(self, architecture: Architecture) -> nn.Module:
-        """Return BERT's head of the first position, ``follows`` ``(batch, 2)``, and with ``mlm`` that of all, ``tokens``."""
+        """Return BERT's head of the first position, ``follows`` ``(batch, 2)``, and with ``mlm`` that of the hidden tokens.
+
+        The latter gives ``tokens`` ``(hidden tokens, vocab)``.
+        """
         follows = class_head(architecture.width, 2, hidden=True, dropout=0.0)
         return _Heads(follows, MaskedHead(architecture, self.spec.vocab_size) if self.config.mlm else None)
 
@@ -64,8 +67,9 @@ class NSP(Objective):
         return masked(split, self.config, self.spec, self.tokenizer) if self.config.mlm else split
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
-        """Return the tokens, with their lengths and which piece they belong to."""
-        return text_inputs(batch)
+        """Return the tokens, with their lengths and which piece they belong to, and where tokens are hidden."""
+        places = {"places": batch["targets"] != IGNORED} if self.config.mlm else {}
+        return {**text_inputs(batch), **places}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> LossSum:
         """Return the loss summed over the pairs.
@@ -78,7 +82,7 @@ class NSP(Objective):
         count = float(len(batch["label"]))
         if "tokens" not in outputs:
             return LossSum(total, count)
-        losses, hidden = _token_losses(outputs["tokens"], batch["targets"])
+        losses, hidden = _token_losses(outputs["tokens"], batch)
         # A pair of nothing but special tokens hides none.
         guessed = (losses / hidden.clamp(min=1)).sum()
         return LossSum(total + guessed, count, {"mlm_loss": guessed.detach(), "nsp_loss": total.detach()})
@@ -87,10 +91,7 @@ class NSP(Objective):
         """Return the share of pairs told right; with ``mlm`` also of hidden tokens, and their perplexity."""
         found: dict[str, Metric] = {"accuracy": MulticlassAccuracy(2, average="micro", validate_args=False)}
         if self.config.mlm:
-            vocabulary = self.spec.vocab_size
-            found["mlm_accuracy"] = MulticlassAccuracy(
-                vocabulary, average="micro", ignore_index=IGNORED, validate_args=False
-            )
+            found["mlm_accuracy"] = MulticlassAccuracy(self.spec.vocab_size, average="micro", validate_args=False)
             found["mlm_perplexity"] = Perplexity()
         return found
 
@@ -98,9 +99,8 @@ class NSP(Objective):
         """Add one batch."""
         metrics["accuracy"].update(outputs["follows"].argmax(dim=-1), batch["label"])
         if self.config.mlm:
-            logits, targets = outputs["tokens"], batch["targets"]
-            metrics["mlm_accuracy"].update(logits.argmax(dim=-1).flatten(), targets.flatten())
-            losses, hidden = _token_losses(logits, targets)
+            metrics["mlm_accuracy"].update(outputs["tokens"].argmax(dim=-1), hidden_tokens(batch))
+            losses, hidden = _token_losses(outputs["tokens"], batch)
             metrics["mlm_perplexity"].update(LossSum(losses.sum(), hidden.sum()))
 
     def predictions(
@@ -116,14 +116,15 @@ class _Heads(nn.Module):
         super().__init__()
         self.follows, self.tokens = follows, tokens
 
-    def forward(self, vectors: Tensor) -> dict[str, Tensor]:
+    def forward(self, vectors: Tensor, places: Tensor | None = None) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = {"follows": self.follows(vectors[:, 0])}
         if self.tokens is not None:
-            outputs["tokens"] = self.tokens(vectors)
+            outputs["tokens"] = self.tokens(vectors, places)
         return outputs
 
 
-def _token_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _token_losses(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return each row's loss summed over its hidden tokens, and how many these are, ``(batch,)`` each."""
-    losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
-    return losses.sum(dim=1), (targets != IGNORED).sum(dim=1)
+    hidden = batch["targets"] != IGNORED
+    losses = F.cross_entropy(logits, hidden_tokens(batch), reduction="none")
+    return losses.new_zeros(len(hidden)).index_add(0, hidden.nonzero()[:, 0], losses), hidden.sum(dim=1)

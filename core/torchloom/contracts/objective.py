@@ -92,11 +92,15 @@ class Model(nn.Module):
         self.protocol = protocol
 
     def forward(self, **inputs: Any) -> Any:
-        """Call the architecture's protocol with the objective's inputs, then the head, and return what that gives."""
+        """Call the architecture's protocol with the objective's inputs, then the head, and return what that gives.
+
+        ``places`` among the inputs, bool ``(batch, seq)``, is for the head: the positions that it need read at all.
+        """
         if not self.architecture.takes_segments:
             inputs.pop("segments", None)
+        read = {"places": inputs.pop("places")} if "places" in inputs else {}
         vectors: Tensor = getattr(self.architecture, self.protocol)(**inputs)
-        return self.head(vectors) if self.head is not None else vectors
+        return self.head(vectors, **read) if self.head is not None else vectors
 
 
 class Objective(ABC):
@@ -108,6 +112,7 @@ class Objective(ABC):
         monitor: The metric by which checkpoints are compared, such as ``"val/accuracy"``, and whether more is better.
         manual: Whether it takes its own optimiser steps (see `ManualObjective`).
         tokenizer: The data's tokenizer, trained, or None if it has none; set before `check`, `head` and `examples`.
+        config: Its config dataclass; what an objective fills in of it when it is built goes into checkpoints.
     """
 
     accepts: ClassVar[tuple[type[Spec], ...]] = ()
@@ -120,6 +125,21 @@ class Objective(ABC):
     def __init__(self, config: Any, spec: Spec) -> None:
         self.config = config
         self.spec = spec
+
+    @classmethod
+    def released(cls, settings: dict[str, Any], weights: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return how a trained model is used: usually as it was trained.
+
+        An objective that needs more for training than the model does afterwards, such as a teacher, names another here.
+
+        Args:
+            settings: The objective's node: its name, and its config as it stood when training began.
+            weights: The model's, keys as in `Model`.
+
+        Returns:
+            Node and weights of the objective that the model is evaluated with, predicts and generates.
+        """
+        return settings, weights
 
     def check(self, architecture: Architecture) -> Sequence[Problem]:
         """Return what stands in the way of training this architecture, beyond protocol and spec; usually nothing."""
@@ -140,7 +160,7 @@ class Objective(ABC):
 
     @abstractmethod
     def inputs(self, batch: Batch) -> dict[str, Any]:
-        """Return the keyword arguments for the architecture's protocol method."""
+        """Return the keyword arguments for the architecture's protocol method; ``places`` goes to the head instead."""
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> LossSum:

@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from torchloom.contracts.dataset import EpochKey, TensorSplit
+from torchloom.contracts.objective import Model
 from torchloom.contracts.spec import TokenSpec
 from torchloom.errors import ConfigError
 from torchloom.testing.support import TEXT, TinyNetwork, differing
@@ -170,25 +171,28 @@ def test_loss_is_the_cross_entropy_of_the_hidden_tokens_summed():
     made = examples(running_text(6))
     objective, network = MLM(MLMConfig(), SPEC), TinyNetwork(SPEC, causal=False)
     batch = made.batch(torch.arange(6), KEY)
-    outputs = objective.head(network)(network.sequence(tokens=objective.inputs(batch)["tokens"]))
+    model = Model(network, objective.head(network), objective.protocol)
+    everywhere = model.head(network.sequence(batch["tokens"]))
+    outputs = model(**objective.inputs(batch))
     by_hand = [
-        -outputs[row, place].log_softmax(-1)[batch["targets"][row, place]]
+        -everywhere[row, place].log_softmax(-1)[batch["targets"][row, place]]
         for row, place in (batch["targets"] != IGNORED).nonzero().tolist()
     ]
+    assert outputs.shape == (len(by_hand), SPEC.vocab_size)  # the head reads nothing else
     loss = objective.loss(outputs, batch)
     assert_close(loss.total, torch.stack(by_hand).sum())
     assert loss.weight == len(by_hand)
     metrics = objective.metrics()
     objective.update_metrics(metrics, outputs, batch)
     assert_close(metrics["perplexity"].compute(), torch.stack(by_hand).mean().exp(), check_dtype=False)
-    guessed = outputs.argmax(-1) == batch["targets"]
+    guessed = everywhere.argmax(-1) == batch["targets"]
     assert_close(metrics["accuracy"].compute(), guessed.sum() / len(by_hand))
 
 
 def test_predictions_name_what_was_hidden_and_what_was_guessed():
     made = examples(running_text(3))
     batch = made.batch(torch.arange(3))
-    outputs = torch.nn.functional.one_hot(batch["targets"].clamp(min=0), SPEC.vocab_size).float()
+    outputs = torch.nn.functional.one_hot(batch["targets"][batch["targets"] != IGNORED], SPEC.vocab_size).float()
     for record, targets in zip(MLM(MLMConfig(), SPEC).predictions(outputs, batch), batch["targets"], strict=True):
         assert record["hidden"] == record["prediction"] == targets[targets != IGNORED].tolist()
 

@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from torchloom.contracts.dataset import EpochKey, TensorSplit
+from torchloom.contracts.objective import Model
 from torchloom.contracts.spec import SentencePairSpec
 from torchloom.errors import ConfigError
 from torchloom.testing.support import TinyNetwork, batch_of
@@ -26,10 +27,16 @@ def pairs(count=5):
     return TensorSplit(**batch)
 
 
+def built(objective):
+    network = TinyNetwork(SPEC, causal=False)
+    return Model(network, objective.head(network), objective.protocol)
+
+
 def run(objective, split):
     batch = objective.examples(split).batch(torch.arange(len(split)), KEY)
-    network = TinyNetwork(SPEC, causal=False)
-    return batch, objective.head(network)(network.sequence(objective.inputs(batch)["tokens"]))
+    model = built(objective)
+    everywhere = model.head(model.architecture.sequence(batch["tokens"])).get("tokens")
+    return batch, model(**objective.inputs(batch)), everywhere
 
 
 def follows_by_hand(outputs, batch):
@@ -39,7 +46,7 @@ def follows_by_hand(outputs, batch):
 def test_alone_it_is_the_cross_entropy_of_the_first_position():
     objective = NSP(NSPConfig(), SPEC)
     split = pairs()
-    batch, outputs = run(objective, split)
+    batch, outputs, _ = run(objective, split)
     assert torch.equal(batch["tokens"], split.tensors["tokens"])  # nothing is hidden
     assert set(outputs) == {"follows"}
     assert outputs["follows"].shape == (5, 2)
@@ -51,12 +58,12 @@ def test_alone_it_is_the_cross_entropy_of_the_first_position():
 
 def test_with_hidden_tokens_each_pairs_mean_over_them_is_added():
     objective = NSP(NSPConfig(mlm=True, share=0.4), SPEC)
-    batch, outputs = run(objective, pairs())
+    batch, outputs, everywhere = run(objective, pairs())
     follows = follows_by_hand(outputs, batch)
     means, losses = [], []
     for row in range(5):
         places = (batch["targets"][row] != IGNORED).nonzero().flatten().tolist()
-        own = [-outputs["tokens"][row, place].log_softmax(-1)[batch["targets"][row, place]] for place in places]
+        own = [-everywhere[row, place].log_softmax(-1)[batch["targets"][row, place]] for place in places]
         losses += own
         if own:
             means.append(torch.stack(own).mean())
@@ -71,7 +78,7 @@ def test_with_hidden_tokens_each_pairs_mean_over_them_is_added():
     metrics = objective.metrics()
     objective.update_metrics(metrics, outputs, batch)
     hidden = batch["targets"] != IGNORED
-    guessed = outputs["tokens"].argmax(-1)[hidden] == batch["targets"][hidden]
+    guessed = everywhere.argmax(-1)[hidden] == batch["targets"][hidden]
     assert_close(metrics["mlm_perplexity"].compute(), torch.stack(losses).mean().exp(), check_dtype=False)
     assert_close(metrics["mlm_accuracy"].compute(), guessed.float().mean())
     assert_close(metrics["accuracy"].compute(), (outputs["follows"].argmax(-1) == batch["label"]).float().mean())
@@ -90,14 +97,10 @@ def test_hidden_tokens_stand_in_neither_padding_nor_special_tokens():
 
 def test_sums_of_two_batches_are_the_sum_of_both_together():
     objective = NSP(NSPConfig(mlm=True), SPEC)
-    batch, outputs = run(objective, pairs(9))
-    whole = objective.loss(outputs, batch)
-    losses = [
-        objective.loss(
-            {name: value[part] for name, value in outputs.items()}, {name: value[part] for name, value in batch.items()}
-        )
-        for part in (slice(0, 2), slice(2, 9))
-    ]
+    batch = objective.examples(pairs(9)).batch(torch.arange(9), KEY)
+    model = built(objective)
+    parts = [{name: value[part] for name, value in batch.items()} for part in (slice(0, 9), slice(0, 2), slice(2, 9))]
+    whole, *losses = (objective.loss(model(**objective.inputs(part)), part) for part in parts)
     assert_close(sum(loss.total for loss in losses), whole.total)
     assert sum(loss.weight for loss in losses) == whole.weight
 
