@@ -21,6 +21,8 @@ ENCODED = "encoded"
 """Key of a batch that holds a frozen stage's output in place of the image it was computed from."""
 
 _IN_MEMORY_BYTES = 2 << 30
+_POOL = 16
+"""Batches that are filled by length from as many examples drawn at random."""
 
 
 class Loader:
@@ -28,6 +30,9 @@ class Loader:
 
     It is one of ``world`` equal readers: ``batch_size`` is that of all of them together, so that a run takes the same
     steps however many processes share it. Iterating never touches the global random state.
+
+    With ``by_length``, a split that tells the lengths of its examples is read in batches of like length, in random order
+    in training, the shortest first in evaluation.
 
     Attributes:
         epoch: Number of the epoch being read, from 0.
@@ -45,6 +50,7 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         limit: int | None = None,
+        by_length: bool = False,
     ) -> None:
         self.split = split
         self.batch_size = batch_size
@@ -55,6 +61,7 @@ class Loader:
         self.world = world
         batches = len(split) // batch_size if training else ceil(len(split) / batch_size)
         self._length = batches if limit is None else min(batches, limit)
+        self._lengths = split.lengths if by_length else None
         self.epoch = 0
         self.done = 0
         self._started = False
@@ -90,13 +97,17 @@ class Loader:
         size = len(self.split)
         if self.training:
             generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
-            order = torch.randperm(size, generator=generator)
+            order = torch.randperm(size, generator=generator)[: len(self) * self.batch_size]
+            if self._lengths is not None:
+                pools = order.split(_POOL * self.batch_size)
+                order = torch.cat([pool[self._lengths[pool].argsort(stable=True)] for pool in pools])
+                order = order.view(len(self), -1)[torch.randperm(len(self), generator=generator)]
             share = self.batch_size // self.world
-            batches = order[: len(self) * self.batch_size].view(len(self), self.world, share)
-            return list(batches[:, self.rank])
+            return list(order.view(len(self), self.world, share)[:, self.rank])
         # In evaluation every reader gets as many batches, none of them empty, and together they read each example once.
         full = ceil(size / self.batch_size)
-        pieces = torch.arange(size).tensor_split(full * self.world)
+        order = torch.arange(size) if self._lengths is None else self._lengths.argsort(stable=True)
+        pieces = order.tensor_split(full * self.world)
         return [pieces[batch * self.world + self.rank] for batch in range(len(self))]
 
     def _read(self, indices: list[Tensor], key: EpochKey | None) -> Iterator[Batch]:
@@ -283,6 +294,7 @@ class DataModule(pl.LightningDataModule):
             rank=self.rank,
             world=self.world,
             limit=self.limits[name],
+            by_length=True,
         )
 
     def train_dataloader(self) -> Any:

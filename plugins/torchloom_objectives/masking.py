@@ -86,6 +86,7 @@ class MaskedSplit(Split):
 
     def __init__(self, split: Split, masking: Masking, context_length: int) -> None:
         self.split, self.masking, self.context_length = split, masking, context_length
+        self.lengths = split.lengths
 
     def __len__(self) -> int:
         return len(self.split)

@@ -25,6 +25,10 @@ class TaskTextConfig(DividedConfig):
     too_long: Literal["cut", "refuse"] = option(
         "cut", "What becomes of an example of more tokens: it is cut, and the number of such is logged, or an error."
     )
+    group_lengths: bool = option(
+        False,
+        "Make batches of examples of like length, of those with one class each: less is spent on filling up short ones.",
+    )
 
 
 @dataclass

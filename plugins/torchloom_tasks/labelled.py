@@ -152,7 +152,15 @@ def labelled_rows(
         cut += shorter
     rows = Ragged(tokens)
     pad = tokenizer.special_id("pad")
-    return TextSplit(rows, first if pairs else None, labels, pad_id=pad, context_length=config.context_length), cut
+    split = TextSplit(
+        rows,
+        first if pairs else None,
+        labels,
+        pad_id=pad,
+        context_length=config.context_length,
+        group_lengths=config.group_lengths,
+    )
+    return split, cut
 
 
 def read_labelled(

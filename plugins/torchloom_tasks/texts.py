@@ -125,6 +125,7 @@ class TextSplit(Split):
         *,
         pad_id: int | None,
         context_length: int,
+        group_lengths: bool = False,
     ) -> None:
         """Keep the rows.
 
@@ -134,8 +135,10 @@ class TextSplit(Split):
             labels: Class of each; None for inputs without any.
             pad_id: What fills up rows; 0 if there is no such token.
             context_length: Longest row.
+            group_lengths: Whether batches are to be made of rows of like length.
         """
         self.tokens = tokens
+        self.lengths = tokens.lengths if group_lengths else None
         self._first = None if first is None else torch.tensor(first, dtype=torch.int64)
         self._labels = None if labels is None else torch.tensor(labels, dtype=torch.int64)
         self._pad_id = pad_id or 0

@@ -35,6 +35,8 @@ class Split(ABC):
 
     augmented: bool = False
     """Whether a training batch differs from epoch to epoch; frozen features are then not cached."""
+    lengths: Tensor | None = None
+    """How long each example is, int64 ``(len(self),)``, where batches are to be made of examples of like length."""
 
     @abstractmethod
     def __len__(self) -> int:

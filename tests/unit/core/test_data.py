@@ -141,3 +141,55 @@ def test_an_unreadable_example_stops_the_epoch_with_its_own_error() -> None:
 
     with pytest.raises(ValueError, match="row 3 is corrupt"):
         labels(Loader(Broken(), 2, training=True))
+
+
+class Ragged(TensorSplit):
+    def __init__(self, lengths: list[int]) -> None:
+        super().__init__(label=torch.arange(len(lengths)))
+        self.lengths = torch.tensor(lengths)
+
+    def spread(self, batches: list[list[int]]) -> list[int]:
+        """Return for each batch how much longer its longest example is than its shortest."""
+        lengths = [[int(self.lengths[x]) for x in one] for one in batches]
+        return [max(one) - min(one) for one in lengths]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=12, max_size=300),
+    share=st.integers(1, 3),
+    world=st.sampled_from([1, 2]),
+    seed=st.integers(0, 5),
+)
+@settings(max_examples=60, deadline=None)
+def test_batches_of_like_length_are_made_of_the_same_examples(
+    lengths: list[int], share: int, world: int, seed: int
+) -> None:
+    split, batch = Ragged(lengths), share * 2
+    usual = labels(Loader(split, batch, training=True, seed=seed))
+    grouped = labels(Loader(split, batch, training=True, seed=seed, by_length=True))
+    assert [len(one) for one in grouped] == [len(one) for one in usual]
+    assert sorted(x for one in grouped for x in one) == sorted(x for one in usual for x in one)
+    assert sum(split.spread(grouped)) <= sum(split.spread(usual))
+    shares = [
+        labels(Loader(split, batch, training=True, seed=seed, by_length=True, rank=rank, world=world))
+        for rank in range(world)
+    ]
+    assert [[x for reader in shares for x in reader[number]] for number in range(len(grouped))] == grouped
+    read = [
+        labels(Loader(split, batch, training=False, by_length=True, rank=rank, world=world)) for rank in range(world)
+    ]
+    assert sorted(x for reader in read for one in reader for x in one) == list(range(len(lengths)))
+
+
+def test_batches_of_like_length_come_in_an_order_that_is_new_in_every_epoch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    split = Ragged(torch.randint(1, 50, (640,), generator=generator).tolist())
+    loader = Loader(split, 8, training=True, seed=1, by_length=True)
+    first, second = labels(loader), labels(loader)
+    assert first != second
+    assert sum(split.spread(first)) < 0.2 * sum(split.spread(labels(Loader(split, 8, training=True, seed=1))))
+    firsts = [int(split.lengths[one[0]]) for one in first]
+    assert firsts != sorted(firsts)
+    assert firsts[:16] != sorted(firsts[:16])
+    unknown = Loader(numbers(40), 8, training=True, seed=1, by_length=True)
+    assert labels(unknown) == labels(Loader(numbers(40), 8, training=True, seed=1))

@@ -8,7 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from task_parts import data, everything, said, words
 
+from torchloom.configs import TrainerConfig
+from torchloom.data import DataModule
 from torchloom.errors import ConfigError, DataError
+from torchloom_objectives.configs import MLMConfig
+from torchloom_objectives.mlm import MLM
 from torchloom_tasks.configs import EntailmentConfig, SentimentConfig
 from torchloom_tasks.division import divide
 from torchloom_tasks.labelled import Entailment, Sentiment
@@ -215,6 +219,21 @@ def test_a_context_without_room_for_text_is_refused(tmp_path):
     assert str(caught.value) == (
         "dataset.context_length: 4 leaves no room for text beside 3 special tokens\n    set it to 5 or more"
     )
+
+
+def test_batches_of_like_length_are_made_where_that_is_asked(tmp_path):
+    lines = (f"{'word ' * (number * 7 % 13)}{number}\t{number % 2}" for number in range(64))
+    path = write(tmp_path / "a.tsv", "\n".join(lines))
+
+    def size(*, grouped, hide):
+        dataset = sentiment(path, batch_size=8, group_lengths=grouped)
+        objective = MLM(MLMConfig(), dataset.spec)
+        made = objective.examples if hide else lambda split: split
+        loader = DataModule(dataset, TrainerConfig(), seed=0, examples=made).loader("train")
+        return sum(batch["tokens"].numel() for batch in loader)
+
+    assert size(grouped=False, hide=False) == size(grouped=False, hide=True) == 8 * 8 * 16
+    assert size(grouped=True, hide=False) == size(grouped=True, hide=True) < 8 * 8 * 14
 
 
 # A person's own inputs
