@@ -129,7 +129,7 @@ class GopherQuality(_Published):
     Raises:
         ConfigError: The language has no rules here, or they need a package, or the stop words are another's.
 
-    Source: Rae et al., "Scaling Language Models" (arXiv:2112.11446), appendix A.1.1.
+    Source: Rae et al., "Scaling Language Models" (arXiv:2112.11446).
     """
 
     name = "gopher_quality"
@@ -247,7 +247,7 @@ class FineWebQuality(_Published):
     Raises:
         ConfigError: The language has no rules here, or they need a package.
 
-    Source: Penedo et al., "The FineWeb Datasets" (arXiv:2406.17557), section 3.6.
+    Source: Penedo et al., "The FineWeb Datasets" (arXiv:2406.17557).
     """
 
     name = "fineweb_quality"
