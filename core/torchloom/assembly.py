@@ -365,7 +365,7 @@ def make_record(config: DictConfig, network: Network, compiled: bool) -> Record:
     """Write down what a checkpoint says of the model."""
     return Record(
         version=torchloom.__version__,
-        config=to_plain(config),
+        config={**to_plain(config), "objective": {**to_plain(config.objective), **to_plain(network.objective.config)}},
         spec=network.spec.to_dict(),
         tokenizer=network.tokenizer.state() if network.tokenizer is not None else None,
         components=describe_components(config),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import DictConfig
 
-from torchloom import assembly, checkpoint, continuing
+from torchloom import assembly, checkpoint, continuing, registry
 from torchloom.configs import DatasetConfig
 from torchloom.contracts.architecture import restoring
 from torchloom.contracts.dataset import Dataset, Split, SplitName
@@ -20,6 +20,7 @@ from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.data import Loader
 from torchloom.errors import CheckpointError, DataError
 from torchloom.module import Meter
+from torchloom.schema import to_plain
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -34,7 +35,7 @@ class Loaded:
         objective: What it was trained on.
         spec: What its inputs look like.
         tokenizer: Text to ids and back, for models of text.
-        config: The resolved config it was trained with, overrides applied.
+        config: The resolved config it was trained with, overrides applied; a distilled student's objective is its task.
         step: Optimiser steps it was trained for.
     """
 
@@ -180,11 +181,14 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, device: str | None 
         made: Tokenizer = assembly.build("tokenizer", config.tokenizer)
         made.load_state(record.tokenizer)
         tokenizer = made
-    with restoring():
-        network = assembly.make_network(config, spec, tokenizer)
     weights = {
         key.removeprefix("model."): value for key, value in content["state_dict"].items() if key.startswith("model.")
     }
+    trained = registry.current().get("objective", config.objective.name)
+    settings, weights = registry.current().load(trained).released(to_plain(config.objective), weights)
+    config.objective = settings
+    with restoring():
+        network = assembly.make_network(config, spec, tokenizer)
     try:
         network.model.load_state_dict(weights)
     except RuntimeError as error:

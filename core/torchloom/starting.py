@@ -50,40 +50,52 @@ def settings_of(architecture: Architecture) -> ArchitectureConfig:
 
 
 def take_tokenizer(config: DictConfig, tokenizer: Tokenizer | None, continued: Record | None = None) -> None:
-    """Give the tokenizer of the run that ``architecture.init_from`` names to this one, before it learns its own.
+    """Give the tokenizer of the run that this one starts from, or learns from, to it, before it learns its own.
 
     Args:
-        config: The run's configuration.
+        config: The run's configuration; ``architecture.init_from`` and ``objective.teacher`` name such runs.
         tokenizer: The run's tokenizer, if it has one.
         continued: What the checkpoint says that the run goes on from, which knows the tokenizer already.
 
     Raises:
         CheckpointError: There is no such run.
-        ConfigError: It was trained with another kind of tokenizer, or one is there where the other has none.
+        ConfigError: It was trained with another kind of tokenizer, or one is there where the other has none, or two
+            runs that are named have different ones.
     """
-    source = config.architecture.get("init_from")
-    if source is None:
-        return
-    record = continued or checkpoint.record_of(checkpoint.read(checkpoint.best(source)))
-    node = record.config.get("tokenizer")
-    if (node is None or record.tokenizer is None) != (tokenizer is None):
-        has = "text" if record.tokenizer is not None else "no text"
-        message = f"{source} was trained on {has}, and dataset {config.dataset.name!r} is not like that"
-        raise ConfigError([Problem("architecture.init_from", message, "choose a run on data of the same kind")])
-    if tokenizer is None or node is None or record.tokenizer is None:
-        return
-    if node["name"] != config.tokenizer.name:
-        message = f"is not what {source} was trained with"
-        raise ConfigError(
-            [
-                Problem(
-                    f"tokenizer={config.tokenizer.name}",
-                    message,
-                    f"choose tokenizer={node['name']}; it takes that run's",
-                )
-            ]
-        )
-    tokenizer.load_state(record.tokenizer)
+    named = {"architecture.init_from": config.architecture.get("init_from")}
+    named["objective.teacher"] = config.objective.get("teacher")
+    states: dict[str, str] = {}
+    for place, source in named.items():
+        if source is None:
+            continue
+        record = continued or _record(place, source)
+        node = record.config.get("tokenizer")
+        if (node is None or record.tokenizer is None) != (tokenizer is None):
+            has = "text" if record.tokenizer is not None else "no text"
+            message = f"{source} was trained on {has}, and dataset {config.dataset.name!r} is not like that"
+            raise ConfigError([Problem(place, message, "choose a run on data of the same kind")])
+        if tokenizer is None or node is None or record.tokenizer is None:
+            continue
+        if node["name"] != config.tokenizer.name:
+            message = f"is not what {source} was trained with"
+            mend = f"choose tokenizer={node['name']}; it takes that run's"
+            raise ConfigError([Problem(f"tokenizer={config.tokenizer.name}", message, mend)])
+        states[source] = record.tokenizer
+    if len(set(states.values())) > 1:
+        one, other = states
+        message = f"{other} was trained with another vocabulary than {one}, which the backbone is from"
+        raise ConfigError([Problem("objective.teacher", message, "choose two runs of one vocabulary")])
+    if tokenizer is not None:
+        for state in states.values():
+            tokenizer.load_state(state)
+
+
+def _record(place: str, source: str) -> Record:
+    try:
+        return checkpoint.record_of(checkpoint.read(checkpoint.best(source)))
+    except CheckpointError as error:
+        mend = "a published checkpoint is made a run of by torchloom import"
+        raise CheckpointError(f"{place}={source}: {error}\n    {mend}") from error
 
 
 def take_weights(architecture: Architecture, source: str) -> Start:

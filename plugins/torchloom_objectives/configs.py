@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torchloom import option
 
@@ -112,6 +112,34 @@ class CLMConfig:
         "all", "Predict the token after every position, or only the one after the whole window (many-to-one)."
     )
     bias: bool = option(False, "Give the output layer a bias.")
+
+
+@dataclass
+class DistillationConfig:
+    """Settings of `distillation`."""
+
+    teacher: str | None = option(
+        None, "Run folder or checkpoint of the teacher, whose objective and tokenizer are the student's too."
+    )
+    temperature: float = option(2.0, "Divides the logits of both.", gt=0, source="arXiv:1910.01108, section 3 (code)")
+    soft_weight: float = option(
+        0.5, "Share of the loss that is the teacher's answers; the rest is the true ones.", ge=0, le=1
+    )
+    hidden_weight: float = option(
+        0.0,
+        "Weight of the squared difference between the outputs of blocks, which is added; 0 matches none.",
+        ge=0,
+        source="arXiv:1909.10351",
+    )
+    layers: list[int] = option(
+        list,
+        "For each block of the student, the teacher's that it is matched with, from 1; 0 is none. Evenly spread, the last "
+        "with the last, unless given.",
+        ge=0,
+    )
+    task: dict[str, Any] = option(
+        dict, "Settings of the teacher's objective, where the student's shall differ; the others are filled in."
+    )
 
 
 @dataclass

@@ -87,4 +87,12 @@ def torchloom_components() -> list[Component]:
             config="torchloom_objectives.configs:ForecastConfig",
             summary="Predict the next values of a series: MAE, beside the last value repeated.",
         ),
+        Component(
+            kind="objective",
+            name="distillation",
+            target="torchloom_objectives.distillation:Distillation",
+            config="torchloom_objectives.configs:DistillationConfig",
+            summary="Learn another run's task from its answers, beside the true ones.",
+            source="arXiv:1503.02531",
+        ),
     ]
