@@ -10,7 +10,7 @@ _GOPHER = "Gopher (arXiv:2112.11446)"
 _GOPHER_TABLE = "Gopher (arXiv:2112.11446), Table A1"
 _C4 = "C4 (arXiv:1910.10683), section 2.2"
 _C4_CODE = "C4's code, tensorflow_datasets/text/c4_utils.py"
-_FINEWEB = "FineWeb (arXiv:2406.17557)"
+_FINEWEB = "FineWeb (arXiv:2406.17557), section 3.6"
 
 _WORDS_OF = "Language whose rules split words and sentences (ISO 639)."
 
@@ -29,7 +29,7 @@ class LanguageConfig:
         "Confidence that the model must have in the language.",
         ge=0,
         le=1,
-        source=_FINEWEB,
+        source="FineWeb (arXiv:2406.17557), section 3.3",
     )
 
 
@@ -198,7 +198,7 @@ class UrlFilterConfig:
     published: bool = option(
         True,
         "Use the lists that FineWeb used: 4.6 million domains and 20,000 addresses of adult sites, and words.",
-        source=f"UT1 blacklists, in {_FINEWEB}; they come with datatrove",
+        source="UT1 blacklists, in FineWeb (arXiv:2406.17557), section 3.3; they come with datatrove",
     )
     domains: list[str] = option(list, "Domains to drop as well, each with its subdomains.")
     domains_path: str | None = option(None, "UTF-8 file of more of them, one a line.")

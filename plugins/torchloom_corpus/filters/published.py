@@ -247,7 +247,7 @@ class FineWebQuality(_Published):
     Raises:
         ConfigError: The language has no rules here, or they need a package.
 
-    Source: Penedo et al., "The FineWeb Datasets" (arXiv:2406.17557).
+    Source: Penedo et al., "The FineWeb Datasets" (arXiv:2406.17557), section 3.6.
     """
 
     name = "fineweb_quality"

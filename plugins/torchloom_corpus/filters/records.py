@@ -60,7 +60,7 @@ COMPONENTS: list[Component] = [
         "published",
         "FineWebQuality",
         "Drops documents of short, unpunctuated or repeated lines",
-        source="FineWeb, arXiv:2406.17557",
+        source="FineWeb, arXiv:2406.17557, section 3.6",
         needs=_DATATROVE,
     ),
     _step("word_list", "lists", "WordList", "Drops documents with listed words or phrases"),
@@ -75,7 +75,7 @@ COMPONENTS: list[Component] = [
         "urls",
         "UrlFilter",
         "Drops documents by their address: listed domains, words in it",
-        source="FineWeb, arXiv:2406.17557",
+        source="FineWeb, arXiv:2406.17557, section 3.3",
         needs=("datatrove", "tldextract", "fasteners", "ahocorasick"),
     ),
     _step(

@@ -40,7 +40,7 @@ class UrlFilter(CorpusStep):
         ConfigError: Nothing is listed.
         DataError: The file of a list is missing.
 
-    Source: Penedo et al., "The FineWeb Datasets" (arXiv:2406.17557).
+    Source: Penedo et al., "The FineWeb Datasets" (arXiv:2406.17557), section 3.3.
     """
 
     config: UrlFilterConfig
