@@ -162,6 +162,8 @@ def make_network(config: DictConfig, spec: Spec, tokenizer: Tokenizer | None, ex
     _check_specs(config, spec)
     kernel: Attention | None = build("attention", config.attention) if config.get("attention") is not None else None
     architecture: Architecture = build("architecture", config.architecture, spec, kernel)
+    if tokenizer is not None:
+        architecture.take_tokenizer(tokenizer)
     settings = settings_of(architecture)
     start = None
     if settings.init_from is not None and not is_restoring():

@@ -126,6 +126,33 @@ class BabiConfig(TaskTextConfig):
 
 
 @dataclass
+class MadeUpConfig(TaskTextConfig):
+    """Fields of the tasks that are made up alone."""
+
+    examples: int = option(10_000, "Questions made up for training.", ge=1)
+    eval_examples: int = option(1_000, "Questions made up for validation, and as many for the test.", ge=1)
+    seed: int = option(0, "Seed of what is made up.", ge=0)
+
+
+@dataclass
+class LookupsConfig(MadeUpConfig):
+    """Settings of `lookups`."""
+
+    symbols: int = option(16, "Letters that lead to one another, all in one circle.", ge=2, le=26)
+    steps: int = option(8, "Steps to follow at most; beyond half the symbols the way back is the shorter one.", ge=1)
+    least_steps: int = option(1, "Steps to follow at least.", ge=1)
+
+
+@dataclass
+class FactsConfig(MadeUpConfig):
+    """Settings of `facts`."""
+
+    corpus: str | None = option(
+        None, "Text file that the facts of all splits are written to, one a line; not written unless given."
+    )
+
+
+@dataclass
 class ParallelTextConfig(DividedConfig):
     """Settings of `parallel_text`."""
 

@@ -49,6 +49,18 @@ def torchloom_components() -> list[Component]:
             tokenizer="word",
         ),
         _dataset(
+            "lookups",
+            "made_up:Lookups",
+            "Tables of letters that lead to one another, and how many steps to follow them; made up",
+            tokenizer="word",
+        ),
+        _dataset(
+            "facts",
+            "made_up:Facts",
+            "Questions about facts that stand in a file alone: those of validation and test are never trained on; made up",
+            tokenizer="word",
+        ),
+        _dataset(
             "parallel_text",
             "parallel:ParallelText",
             "Texts and what is to be made of them (translations, summaries): two aligned files, TSV, CSV or JSONL",

@@ -44,12 +44,14 @@ class KVCache:
         layers: The layers' caches.
         length: Tokens fed so far.
         max_length: Tokens there is room for.
+        tokens: All of them, int64 ``(batch, length)``, where a network looks them up.
     """
 
     def __init__(self, layers: Sequence[LayerCache], max_length: int) -> None:
         self.layers = layers
         self.length = 0
         self.max_length = max_length
+        self.tokens: Tensor | None = None
 
     def reorder(self, rows: Tensor) -> None:
         """Go on from other rows: row ``i`` becomes what row ``rows[i]`` was.
@@ -59,3 +61,5 @@ class KVCache:
         """
         for layer in self.layers:
             layer.reorder(rows)
+        if self.tokens is not None:
+            self.tokens = self.tokens[rows]

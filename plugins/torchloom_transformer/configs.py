@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from omegaconf import MISSING
 
 from torchloom import option
 from torchloom.configs import ArchitectureConfig
+
+
+@dataclass
+class RetrievalConfig:
+    """What a network looks up in a corpus, under `retrieval`."""
+
+    path: str | None = option(
+        None, "Text file, or folder of .txt files, of which pieces are looked up; nothing is looked up unless given."
+    )
+    pieces: int = option(2, "Pieces that are looked up for an example, or for each window of a causal network.", ge=1)
+    piece_length: int = option(32, "Tokens of a piece at most, and of a causal network's window.", ge=1, unit="tokens")
+    cut: Literal["lines", "running"] = option(
+        "lines", "A piece ends where its line does, or only where piece_length is reached."
+    )
+    layers: int = option(1, "Blocks that read a piece before the network looks at it.", ge=1)
 
 
 @dataclass
@@ -85,6 +100,7 @@ class TransformerConfig(ArchitectureConfig):
     ponder_cost: float = option(
         0.01, "Weight of the mean number of steps in the loss, with recurrence=learned.", ge=0, source="Graves, 2016"
     )
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
 
 
 @dataclass

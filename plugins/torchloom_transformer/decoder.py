@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torchloom.contracts.architecture import Architecture
 from torchloom.contracts.attention import Attention, AttentionMask
 from torchloom.contracts.spec import SeriesSpec, Spec, TokenSpec
+from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import ConfigError, UnsupportedError
 from torchloom_transformer.cache import KVCache
 from torchloom_transformer.configs import DecoderConfig
 from torchloom_transformer.layers import contradictions, initialise
+from torchloom_transformer.retrieval import Retrieval, refuse_documents
 from torchloom_transformer.stack import Embeddings, Stack
 
 
@@ -56,7 +58,9 @@ class Decoder(Architecture):
         self.width = config.d_model
         self.context_length = spec.context_length
         self.embeddings = Embeddings(config, spec, spec.context_length)
-        self.stack = Stack(config, attention, config.num_layers, causal=True)
+        looks = config.retrieval.path is not None
+        self.stack = Stack(config, attention, config.num_layers, causal=True, cross=looks)
+        self.retrieval = Retrieval(config, spec, attention, spec.context_length) if looks else None
         initialise(self, config, config.num_layers * self.stack.steps)
 
     def sequence(self, tokens: Tensor, *, mask: AttentionMask | None = None, state: KVCache | None = None) -> Tensor:
@@ -71,16 +75,27 @@ class Decoder(Architecture):
             ``(batch, seq, d_model)``.
 
         Raises:
-            UnsupportedError: More positions than ``context_length``, or than the state has room for.
+            UnsupportedError: More positions than ``context_length``, or than the state has room for; documents told
+                apart where pieces are looked up.
         """
         start = 0 if state is None else state.length
         end = start + tokens.shape[1]
         self._check_length(end if state is None else max(end, state.max_length))
-        vectors: Tensor = self.stack(self.embeddings(tokens, start), mask or AttentionMask(), state)
+        mask = mask or AttentionMask()
+        found = None
+        if self.retrieval is not None:
+            refuse_documents(mask)
+            known = tokens if state is None or state.tokens is None else torch.cat((state.tokens, tokens), dim=1)
+            if state is not None:
+                state.tokens = known
+            found = self.retrieval.windows(self.embeddings, known, start)
+        vectors: Tensor = self.stack(self.embeddings(tokens, start), mask, state, found=found)
         return vectors
 
     def features(self, inputs: Tensor, *, lengths: Tensor | None = None, encoded: Tensor | None = None) -> Tensor:
         """Return the vector of each row's last real position, the only one that has seen the whole row.
+
+        What is looked up is looked up by the whole row too, not window by window as in `sequence`.
 
         Args:
             inputs: int64 ``(batch, seq)``, padded at the end.
@@ -90,7 +105,13 @@ class Decoder(Architecture):
         Returns:
             ``(batch, d_model)``.
         """
-        vectors_BTC = self.sequence(inputs)  # padding stands behind, where no real position looks
+        # Padding stands behind, where no real position looks.
+        if self.retrieval is None:
+            vectors_BTC = self.sequence(inputs)
+        else:
+            self._check_length(inputs.shape[1])
+            found = self.retrieval(self.embeddings, inputs, lengths)
+            vectors_BTC = self.stack(self.embeddings(inputs), AttentionMask(), found=found)
         if lengths is None:
             return vectors_BTC[:, -1]
         return vectors_BTC[torch.arange(len(inputs), device=inputs.device), lengths.to(inputs.device) - 1]
@@ -103,6 +124,11 @@ class Decoder(Architecture):
         """
         self._check_length(max_length)
         return self.stack.new_state(batch_size, max_length)
+
+    def take_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Read the corpus to look up in, if there is one."""
+        if self.retrieval is not None:
+            self.retrieval.take_tokenizer(tokenizer)
 
     def input_embedding(self) -> nn.Embedding | None:
         """Return the token embedding if it is tied."""

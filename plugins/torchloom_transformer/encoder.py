@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torchloom.contracts.architecture import Architecture
 from torchloom.contracts.attention import Attention, AttentionMask
 from torchloom.contracts.spec import SeriesSpec, Spec, TokenSpec
+from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import ConfigError, UnsupportedError
 from torchloom_transformer.configs import EncoderConfig
 from torchloom_transformer.layers import contradictions, initialise
+from torchloom_transformer.retrieval import Retrieval, refuse_documents
 from torchloom_transformer.stack import Embeddings, Stack
 
 
@@ -51,7 +53,9 @@ class Encoder(Architecture):
         self.context_length = spec.context_length + 1
         segments = config.segments if isinstance(spec, TokenSpec) else 0
         self.embeddings = Embeddings(config, spec, self.context_length, segments)
-        self.stack = Stack(config, attention, config.num_layers, causal=False)
+        looks = config.retrieval.path is not None
+        self.stack = Stack(config, attention, config.num_layers, causal=False, cross=looks)
+        self.retrieval = Retrieval(config, spec, attention, spec.context_length) if looks else None
         initialise(self, config, config.num_layers * self.stack.steps)
 
     def sequence(
@@ -75,14 +79,19 @@ class Encoder(Architecture):
             ``(batch, seq, d_model)``; vectors at padding mean nothing.
 
         Raises:
-            UnsupportedError: More positions than ``context_length``.
+            UnsupportedError: More positions than ``context_length``; documents told apart where pieces are looked up.
         """
         if tokens.shape[1] > self.context_length:
             raise UnsupportedError(
                 f"the encoder was built for sequences of up to {self.context_length} positions and was given "
                 f"{tokens.shape[1]}: cut them, or train with a larger dataset.context_length"
             )
-        vectors: Tensor = self.stack(self.embeddings(tokens, segments=segments), mask or AttentionMask())
+        mask = mask or AttentionMask()
+        found = None
+        if self.retrieval is not None:
+            refuse_documents(mask)
+            found = self.retrieval(self.embeddings, tokens, mask.key_lengths)
+        vectors: Tensor = self.stack(self.embeddings(tokens, segments=segments), mask, found=found)
         return vectors
 
     def features(
@@ -107,6 +116,11 @@ class Encoder(Architecture):
         mask = AttentionMask(key_lengths=None if lengths is None else lengths.to(inputs.device))
         vectors_BTC = self.sequence(inputs, mask=mask, segments=segments)
         return pool(vectors_BTC, mask.key_lengths, self.config.pooling)
+
+    def take_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Read the corpus to look up in, if there is one."""
+        if self.retrieval is not None:
+            self.retrieval.take_tokenizer(tokenizer)
 
     def input_embedding(self) -> nn.Embedding | None:
         """Return the token embedding if it is tied."""

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torchloom.contracts.architecture import Architecture
 from torchloom.contracts.attention import Attention, AttentionMask
 from torchloom.contracts.spec import Seq2SeqSpec, Spec, TokenSpec
+from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import ConfigError, UnsupportedError
 from torchloom_transformer.cache import KVCache
 from torchloom_transformer.configs import EncoderDecoderConfig
 from torchloom_transformer.layers import contradictions, initialise
+from torchloom_transformer.retrieval import Retrieval
 from torchloom_transformer.stack import Embeddings, Stack
 
 
@@ -68,7 +70,9 @@ class EncoderDecoder(Architecture):
         self.source_embeddings = Embeddings(config, spec, self.source_length)
         self.target_embeddings = Embeddings(config, spec, self.target_length)
         self.target_embeddings.token = self.source_embeddings.token
-        self.encoder = Stack(config, attention, config.num_layers, causal=False)
+        looks = config.retrieval.path is not None
+        self.encoder = Stack(config, attention, config.num_layers, causal=False, cross=looks)
+        self.retrieval = Retrieval(config, spec, attention, self.source_length) if looks else None
         self.decoder = Stack(config, attention, config.decoder_layers or config.num_layers, causal=True, cross=True)
         initialise(self, config, config.num_layers * self.encoder.steps)
 
@@ -84,7 +88,9 @@ class EncoderDecoder(Architecture):
         """
         self._check_length("source", source.shape[1], self.source_length)
         mask = AttentionMask(key_lengths=source_lengths)
-        return Memory(self.encoder(self.source_embeddings(source), mask), source_lengths)
+        looks = self.retrieval
+        found = None if looks is None else looks(self.source_embeddings, source, source_lengths)
+        return Memory(self.encoder(self.source_embeddings(source), mask, found=found), source_lengths)
 
     def decode(self, target: Tensor, memory: Memory, *, state: KVCache | None = None) -> Tensor:
         """Map each position of the second sequence to one vector.
@@ -119,6 +125,11 @@ class EncoderDecoder(Architecture):
         """
         self._check_length("target", max_length, self.target_length)
         return self.decoder.new_state(batch_size, max_length)
+
+    def take_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Read the corpus to look up in, if there is one."""
+        if self.retrieval is not None:
+            self.retrieval.take_tokenizer(tokenizer)
 
     def input_embedding(self) -> nn.Embedding | None:
         """Return the token embedding if it is tied."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,33 @@ from torchloom_transformer.cache import LayerCache
 from torchloom_transformer.configs import TransformerConfig
 from torchloom_transformer.positions import Rotation
 from torchloom_transformer.sizes import gated, head_dim, hidden_width
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What has been looked up: another sequence for blocks to look at.
+
+    Attributes:
+        vectors: ``(rows, seq, d_model)``.
+        mask: Which of them are real.
+        window: Positions that share a row: each run of so many has one of its own. Without it, an example has one.
+        start: Place of the first position in its window.
+    """
+
+    vectors: Tensor
+    mask: AttentionMask
+    window: int | None = None
+    start: int = 0
+
+    def seen_by(self, x_BTC: Tensor, look: Callable[[Tensor, Tensor, AttentionMask], Tensor]) -> Tensor:
+        """Return what positions ``(batch, seq, d_model)`` see, each in its own row, by a layer of attention."""
+        if self.window is None:
+            return look(x_BTC, self.vectors, self.mask)
+        batch, length, _ = x_BTC.shape
+        behind = -(self.start + length) % self.window
+        folded = F.pad(x_BTC, (0, 0, self.start, behind)).unflatten(1, (-1, self.window)).flatten(0, 1)
+        seen = look(folded, self.vectors, self.mask)
+        return seen.unflatten(0, (batch, -1)).flatten(1, 2)[:, self.start : self.start + length]
 
 
 class Block(nn.Module):
@@ -46,13 +74,17 @@ class Block(nn.Module):
         cache: LayerCache | None = None,
         memory_BSC: Tensor | None = None,
         memory_mask: AttentionMask | None = None,
+        found: Found | None = None,
     ) -> Tensor:
         """Map ``(batch, seq, d_model)`` to the same shape."""
         x_BTC = self._add(x_BTC, self.attention_norm, lambda x: self.attention(x, mask, rotation, cache))
         if self.cross_attention is not None:
             assert self.cross_norm is not None
             cross = self.cross_attention
-            x_BTC = self._add(x_BTC, self.cross_norm, lambda x: cross(x, memory_BSC, memory_mask, cache))
+            if found is None:
+                x_BTC = self._add(x_BTC, self.cross_norm, lambda x: cross(x, memory_BSC, memory_mask, cache))
+            else:
+                x_BTC = self._add(x_BTC, self.cross_norm, lambda x: found.seen_by(x, cross))
         return self._add(x_BTC, self.feed_forward_norm, lambda x: self.feed_forward(x, mask))
 
     def _add(self, x_BTC: Tensor, normalise: nn.Module, layer: Callable[[Tensor], Tensor]) -> Tensor:

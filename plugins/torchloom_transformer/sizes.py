@@ -5,6 +5,7 @@ Letters: C d_model, H query heads, G key heads, D head_dim, F ffn_dim.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from torchloom_transformer.configs import EncoderConfig, EncoderDecoderConfig, TransformerConfig
@@ -32,7 +33,11 @@ def parameter_count(config: TransformerConfig, vocab_size: int, context_length: 
     )
     segments = config.segments * config.d_model if isinstance(config, EncoderConfig) else 0
     total = vocab_size * config.d_model + (2 if two else 1) * embeddings + segments
-    total += _stack(config, config.num_layers)
+    looks = config.retrieval.path is not None
+    total += _stack(config, config.num_layers, cross=looks)
+    if looks:
+        plain = dataclasses.replace(config, recurrence="none", experts=0)
+        total += _stack(plain, config.retrieval.layers)
     if isinstance(config, EncoderDecoderConfig):
         total += _stack(config, config.decoder_layers or config.num_layers, cross=True)
     return total
@@ -42,8 +47,8 @@ def flops_per_token(config: TransformerConfig, context_length: int, vocab_size: 
     """Return the floating-point operations of one token in a forward pass, spread evenly over a full sequence.
 
     Two for each multiplication with a weight and for each of the two products of attention, over all pairs of positions,
-    those in the future included; normalisations, activations and softmax are left out. A training step costs about
-    three times as much. Of an encoder-decoder: one token read and one written, both sequences of the same length.
+    those in the future included; normalisations, activations, softmax and pieces looked up are left out. A training step
+    costs about three times as much. Of an encoder-decoder: one token read and one written, both sequences of the same length.
 
     Args:
         config: Its shape.

@@ -16,7 +16,7 @@ from torchloom.contracts.spec import SeriesSpec, Spec
 from torchloom.errors import UnsupportedError
 from torchloom_transformer.cache import KVCache, LayerCache
 from torchloom_transformer.configs import TransformerConfig
-from torchloom_transformer.layers import Block, Experts, norm, real
+from torchloom_transformer.layers import Block, Experts, Found, norm, real
 from torchloom_transformer.positions import RelativeBias, Rotation, sinusoidal
 from torchloom_transformer.sizes import head_dim
 
@@ -97,6 +97,7 @@ class Stack(nn.Module):
         state: KVCache | None = None,
         memory_BSC: Tensor | None = None,
         memory_mask: AttentionMask | None = None,
+        found: Found | None = None,
     ) -> Tensor:
         """Map ``(batch, seq, d_model)`` to the same shape.
 
@@ -106,6 +107,7 @@ class Stack(nn.Module):
             state: From `new_state`; goes on behind these positions.
             memory_BSC: Vectors of another sequence to look at.
             memory_mask: What of them is real.
+            found: Pieces of a corpus to look at in place of another sequence.
 
         Raises:
             UnsupportedError: More positions than the state has room for.
@@ -130,7 +132,7 @@ class Stack(nn.Module):
                 x_BTC = x_BTC + sinusoidal(step, 1, x_BTC.shape[-1], x_BTC.device).to(x_BTC.dtype)
             for index, block in enumerate(self.layers):
                 cache = None if state is None else state.layers[step * len(self.layers) + index]
-                x_BTC = block(x_BTC, mask, rotation, cache, memory_BSC, memory_mask)
+                x_BTC = block(x_BTC, mask, rotation, cache, memory_BSC, memory_mask, found)
                 # Noted now: the next step, or a recomputation in the backward pass, writes over it.
                 if isinstance(block.feed_forward, Experts) and block.feed_forward.balance is not None:
                     self.balances.append(block.feed_forward.balance)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from torchloom.contracts.attention import Attention, AttentionMask
 from torchloom.contracts.spec import Spec
+from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import UnsupportedError
 
 _restoring: ContextVar[bool] = ContextVar("restoring", default=False)
@@ -79,6 +80,13 @@ class Architecture(nn.Module):
         self.config = config
         self.spec = spec
         self._frozen: list[nn.Module] = []
+
+    def take_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Take the data's tokenizer, trained, before anything is computed: for what must be read as the data is.
+
+        Raises:
+            DataError: What it reads is missing or unusable.
+        """
 
     def freeze(self, modules: Sequence[nn.Module]) -> None:
         """Let parts of the network learn no more, and keep them in evaluation mode."""

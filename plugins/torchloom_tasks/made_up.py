@@ -1,0 +1,159 @@
+"""Tasks made up so that a network needs what plain ones lack: steps beyond its layers, or knowledge beyond its weights."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from itertools import product
+from math import ceil
+from pathlib import Path
+from string import ascii_lowercase
+
+from torchloom.contracts.dataset import SplitName
+from torchloom.contracts.tokenizer import Tokenizer
+from torchloom.errors import ConfigError, DataError, Problem
+from torchloom_tasks.configs import FactsConfig, LookupsConfig
+from torchloom_tasks.division import SPLITS
+from torchloom_tasks.labelled import Labelled, LabelledText
+
+NAMES = (
+    *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"),
+    *("nu", "xi", "omicron", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
+)
+STONES = (
+    *("agate", "amber", "basalt", "beryl", "coral", "flint", "garnet", "granite"),
+    *("jade", "jet", "marble", "onyx", "opal", "pearl", "quartz", "slate"),
+)
+
+
+class Lookups(LabelledText):
+    """Follow a table some steps: ``a 2 ||| ce ab bc ...`` is ``c``, since ``a`` leads to ``b`` and that to ``c``.
+
+    All letters lie in one circle, drawn anew for each question, and its table is in random order. How many steps there
+    are to follow is drawn evenly, so that few steps are learnt first and more on top of them. A network that looks up
+    once a layer answers no questions of more steps than it has layers.
+    """
+
+    config: LookupsConfig
+
+    def __init__(self, config: LookupsConfig, tokenizer: Tokenizer | None = None) -> None:
+        """Keep the settings.
+
+        Raises:
+            ConfigError: No number of steps lies between the least and the most, or there is no tokenizer.
+        """
+        super().__init__(config, tokenizer)
+        if config.least_steps > config.steps:
+            message = f"{config.least_steps} is more than dataset.steps={config.steps}"
+            raise ConfigError([Problem("dataset.least_steps", message, "lower it, or raise dataset.steps")])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The letters."""
+        return tuple(ascii_lowercase[: self.config.symbols])
+
+    @property
+    def pairs(self) -> bool:
+        """The question, and the table."""
+        return True
+
+    def divide(self) -> dict[SplitName, list[Labelled]]:
+        """Make up all questions, each split from a seed of its own; no two are the same.
+
+        Raises:
+            DataError: So few letters do not give so many questions.
+        """
+        made: dict[SplitName, list[Labelled]] = {name: [] for name in SPLITS}
+        taken: set[bytes] = set()
+        for name in reversed(SPLITS):
+            rng = random.Random(f"{self.config.seed} {name}")
+            failures = 0
+            while len(made[name]) < _count(self.config, name):
+                one = self._question(rng)
+                failures = failures + 1 if one.digest in taken else 0
+                if failures > 1_000:
+                    raise DataError(
+                        f"dataset.symbols={self.config.symbols} gives too few different questions for "
+                        f"{self.config.examples} of training; raise it, or lower dataset.examples"
+                    )
+                if not failures:
+                    made[name].append(one)
+                    taken.add(one.digest)
+        return made
+
+    def _question(self, rng: random.Random) -> Labelled:
+        circle = rng.sample(self.classes, len(self.classes))
+        table = [first + second for first, second in zip(circle, [*circle[1:], circle[0]], strict=True)]
+        steps = rng.randint(self.config.least_steps, self.config.steps)
+        answer = circle[steps % len(circle)]
+        start = circle[0]
+        rng.shuffle(table)
+        return Labelled("a table made up", (f"{start} {steps}", " ".join(table)), answer)
+
+
+class Facts(LabelledText):
+    """Questions whose answers stand in a file.
+
+    ``Which stone is in beta 7?`` is ``jade`` by its line ``In beta 7 there is jade.`` Every fact is drawn by itself, so that
+    nothing but the file tells the answers of validation and test.
+    """
+
+    config: FactsConfig
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The stones."""
+        return STONES
+
+    @property
+    def pairs(self) -> bool:
+        """A question alone."""
+        return False
+
+    def texts(self, example: Labelled) -> Sequence[str]:
+        """Return the question and the fact, whose words the tokenizer is to know too."""
+        return (*example.texts, _told(example))
+
+    def divide(self) -> dict[SplitName, list[Labelled]]:
+        """Make up facts, and the question that asks for each."""
+        rng = random.Random(self.config.seed)
+        counts = {name: _count(self.config, name) for name in SPLITS}
+        total = sum(counts.values())
+        numbers = range(ceil(total / len(NAMES)))
+        places = iter(rng.sample([f"{name} {number}" for name, number in product(NAMES, numbers)], total))
+        made: dict[SplitName, list[Labelled]] = {}
+        for split, count in counts.items():
+            made[split] = [_asked(next(places), rng.choice(STONES)) for _ in range(count)]
+        return made
+
+    def prepare(self) -> None:
+        """Make up the facts, and write them to the file.
+
+        Raises:
+            DataError: It cannot be written.
+        """
+        super().prepare()
+        if self.config.corpus is None:
+            return
+        path = Path(self.config.corpus).expanduser()
+        text = "".join(f"{_told(one)}\n" for name in SPLITS for one in self.divided[name])
+        scratch = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch.write_text(text, encoding="utf-8")
+            scratch.replace(path)
+        except OSError as error:
+            raise DataError(f"dataset.corpus={path}: cannot be written: {error.strerror}") from error
+
+
+def _told(fact: Labelled) -> str:
+    return f"In {fact.place} there is {fact.label}."
+
+
+def _asked(place: str, stone: str) -> Labelled:
+    return Labelled(place, (f"Which stone is in {place}?",), stone)
+
+
+def _count(config: LookupsConfig | FactsConfig, split: SplitName) -> int:
+    return config.examples if split == "train" else config.eval_examples
