@@ -263,27 +263,42 @@ def _stacked(problems: list[Problem], config: DictConfig) -> list[Problem]:
     if "hydra" not in config:
         return problems
     for line in map(str, cast(list[Any], OmegaConf.to_container(config.hydra.overrides.task))):
-        stacked = re.match(r"\+?(\w+)=\[[^\]]*,", line)
+        stacked = re.match(r"\+?(\w+)=\[([^\]]*,[^\]]*)\]", line)
         kind = registry.current().group_kind(stacked[1]) if stacked else None
-        if kind is not None and not kind.many:
+        if stacked is None or kind is None:
+            continue
+        if kind.many:
+            found = _repeated(kind, line, [name.strip() for name in stacked[2].split(",")])
+        else:
+            found = [several(kind.group, line)]
+        if found:
             others = [problem for problem in problems if problem.place.split(".")[0] != kind.group]
-            problems = [several(kind.group, line), *others]
+            problems = [*found, *others]
+    for path, _, content in _chosen_files(config):
+        for default in OmegaConf.select(content, "defaults") or []:
+            for key, names in default.items() if isinstance(default, DictConfig) else ():
+                kind = registry.current().group_kind(str(key).removeprefix("override ").strip("/ "))
+                if kind is not None and kind.many and OmegaConf.is_list(names):
+                    problems = [*_repeated(kind, path, list(map(str, names))), *problems]
     return problems
+
+
+def _repeated(kind: Kind, line: str, names: list[str]) -> list[Problem]:
+    """Return the problems of names that a list gives more than once, where each component has one place."""
+    return [
+        Problem(
+            line, f"'{name}' is given {names.count(name)} times, and {kind.group}.{name} is one place", "Give it once."
+        )
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
 
 
 def _traced(problems: list[Problem], config: DictConfig) -> list[Problem]:
     """Add to each stray key the preset or experiment that sets it, where Hydra's node tells what was chosen."""
     if "hydra" not in config or not any("no such key" in problem.message for problem in problems):
         return problems
-    choices = {group: str(name) for group, name in config.hydra.runtime.choices.items() if name and "/" not in group}
-    files = []
-    for source in GlobalHydra.instance().config_loader().get_sources() if GlobalHydra().is_initialized() else []:
-        for group, name in choices.items():
-            path = f"{group}/{name}"
-            if not isinstance(source, config_source.RegistrySource) and source.is_config(path):
-                result = source.load_config(path)
-                package = "" if result.header["package"] == "_global_" else f"{group}."
-                files.append((f"{path}.yaml", package, result.config))
+    files = list(_chosen_files(config))
     traced = []
     for problem in problems:
         for path, package, content in files:
@@ -292,6 +307,18 @@ def _traced(problems: list[Problem], config: DictConfig) -> list[Problem]:
                 problem = dataclasses.replace(problem, message=f"{problem.message}; {path} sets it")
         traced.append(problem)
     return traced
+
+
+def _chosen_files(config: DictConfig) -> Iterator[tuple[str, str, DictConfig]]:
+    """Yield the presets and experiments that were chosen: file, what its keys stand under, and its content."""
+    choices = {group: str(name) for group, name in config.hydra.runtime.choices.items() if name and "/" not in group}
+    for source in GlobalHydra.instance().config_loader().get_sources() if GlobalHydra().is_initialized() else []:
+        for group, name in choices.items():
+            path = f"{group}/{name}"
+            if not isinstance(source, config_source.RegistrySource) and source.is_config(path):
+                result = source.load_config(path)
+                package = "" if result.header["package"] == "_global_" else f"{group}."
+                yield f"{path}.yaml", package, cast(DictConfig, result.config)
 
 
 def has(config: Any, key: str) -> bool:

@@ -23,8 +23,8 @@ from torchloom.errors import ConfigError, Problem, TorchloomError
 from torchloom.plan import OVERRIDES, Command, plan, quote
 
 USAGE = "torchloom {command} [KEY=VALUE ...] [FLAGS]"
+MULTIRUN = "  -m, --multirun              run every combination of values given as KEY=A,B,C"
 FLAGS = """\
-  -m, --multirun              run every combination of values given as KEY=A,B,C
   -c, --cfg job               print the configuration instead; with --resolve, its interpolations filled in
   -i, --info defaults-tree    print how the configuration is put together
       --hydra-help            all flags, and what can be set under hydra"""
@@ -172,7 +172,8 @@ def _help(command: Command, loader: ConfigLoader) -> str:
         ]
         groups = _groups(loader, root or configs.RunConfig)
         lines += _columns([(group, ", ".join(loader.get_group_options(group))) for group in groups])
-    return "\n".join([*lines, "", "Flags:", FLAGS])
+    once = root is not None and not issubclass(root, configs.RunConfig)
+    return "\n".join([*lines, "", "Flags:", *([] if once else [MULTIRUN]), FLAGS])
 
 
 def _groups(loader: ConfigLoader, root: type[configs.RootConfig]) -> list[str]:

@@ -188,3 +188,17 @@ def test_traceback_on_request(variable: str, call: Call, monkeypatch: pytest.Mon
     result = call("train", "optimizer.lr=fast")
     assert "Traceback" in result.err
     assert result.err.endswith("torchloom: error: optimizer.lr: 'fast' is not a float\n")
+
+
+def test_a_step_given_twice_in_a_recipe_is_refused_by_the_recipes_name(call: Call, tmp_path: Path) -> None:
+    """Each step has one place, so that one of two would be lost."""
+    (tmp_path / "recipe").mkdir()
+    recipe = "# @package _global_\ndefaults:\n  - override /steps: [length, whitespace, length]\n"
+    (tmp_path / "recipe" / "mine.yaml").write_text(recipe, encoding="utf-8")
+    given = ["corpus", "build", "source=text_files", "source.path=x", f"--config-dir={tmp_path}"]
+    result = call(*given, "recipe=mine")
+    assert result.code == 2
+    assert result.err == (
+        "torchloom: error: recipe/mine.yaml: 'length' is given 2 times, and steps.length is one place\n    Give it once.\n"
+    )
+    assert "'length' is given 2 times" in call(*given, "steps=[length,length]").err

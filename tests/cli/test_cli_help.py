@@ -55,6 +55,8 @@ def test_groups_of_one_command_are_no_keys_of_another(call: Call) -> None:
     result = call("corpus", "build", "source=text_files", "source.path=x", "optimizer.lr=1")
     assert result.code == 2
     assert result.err.startswith("torchloom: error: optimizer.lr: no such key\n")
+    assert "--multirun" not in call("corpus", "build", "--help").out
+    assert "--multirun" in call("train", "--help").out
     result = call("corpus", "build", "-m", "source=text_files", "tasks=1,2")
     assert result.err == (
         "torchloom: error: -m: 'torchloom corpus build' does one thing at a time\n    Leave it out.\n"

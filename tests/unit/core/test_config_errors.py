@@ -216,6 +216,14 @@ def test_components_stacked_in_one_place_are_refused_once() -> None:
     )
 
 
+def test_a_name_given_twice_is_refused_where_each_has_one_place() -> None:
+    said = complaint(["callbacks=[checkpoint,early_stopping, checkpoint]"])
+    assert said == (
+        "callbacks=[checkpoint,early_stopping, checkpoint]: 'checkpoint' is given 2 times, and callbacks.checkpoint is one "
+        "place\n    Give it once."
+    )
+
+
 def test_the_cause_is_kept() -> None:
     with pytest.raises(ConfigError) as caught:
         compose(["architecture=cnm"])
