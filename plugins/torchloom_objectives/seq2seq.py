@@ -90,12 +90,11 @@ class Seq2Seq(Objective):
         return SpanSplit(split, self.corruption, self.spec.context_length)
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
-        """Return the source, and the target without its last token."""
-        return {
-            "source": batch["source"],
-            "target": batch["target"][:, :-1],
-            "source_lengths": batch["source_length"],
-        }
+        """Return the source, and the target without its last token; its start alone where it is not known."""
+        source = batch["source"]
+        start = source.new_full((len(source), 1), self.start)
+        target = batch["target"][:, :-1] if "target" in batch else start
+        return {"source": source, "target": target, "source_lengths": batch["source_length"]}
 
     def targets(self, batch: Batch) -> Tensor:
         """Return the token that each position of the target predicts, int64 ``(batch, seq)``, `IGNORED` in padding."""
@@ -159,16 +158,18 @@ class Seq2Seq(Objective):
             measure.update(texts, truths)
 
     def predictions(self, outputs: Tensor, batch: Batch, tokenizer: Tokenizer | None = None) -> list[dict[str, Any]]:
-        """Return, for each example, what is written from its source, greedily, and the mean loss of the true target."""
+        """Return, for each example, what is written from its source, greedily, and the mean loss of a target it has."""
         assert self._writer is not None
         written = self._write(*self._writer, batch["source"], batch["source_length"])
+        records: list[dict[str, Any]] = [
+            {"prediction": ids if tokenizer is None else tokenizer.decode(ids)} for ids in written
+        ]
+        if "target" not in batch:
+            return records
         targets = self.targets(batch)
         losses = F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED).sum(dim=1)
         means = losses / (targets != IGNORED).sum(dim=1).clamp(min=1)
-        return [
-            {"prediction": ids if tokenizer is None else tokenizer.decode(ids), "loss": value}
-            for ids, value in zip(written, means.tolist(), strict=True)
-        ]
+        return [{**record, "loss": value} for record, value in zip(records, means.tolist(), strict=True)]
 
     def generate(self, model: Model, request: GenerateRequest, tokenizer: Tokenizer | None = None) -> Samples:
         """Write a text from each prompt; the prompts are not part of what is returned.

@@ -98,6 +98,9 @@ def test_text_is_made_of_text(experiment: str, metric: str, package: str, tmp_pa
     words = [f"dataset.path={texts}", "tokenizer.vocab_size=280", *HALF]
     metrics = train(tmp_path / "run", f"experiment={experiment}", *words)["metrics"]
     assert metric in metrics
+    loaded = torchloom.load(tmp_path / "run")
+    assert [set(record) for record in loaded.predict(["the number 3 is seen", "number"])] == [{"prediction"}] * 2
+    assert set(loaded.predict()[0]) == {"prediction", "loss"}
 
 
 def test_spoken_words(tmp_path: Path) -> None:
