@@ -121,7 +121,7 @@ class DistillationConfig:
     teacher: str | None = option(
         None, "Run folder or checkpoint of the teacher, whose objective and tokenizer are the student's too."
     )
-    temperature: float = option(2.0, "Divides the logits of both.", gt=0, source="arXiv:1910.01108, section 3 (code)")
+    temperature: float = option(2.0, "Divides the logits of both.", gt=0, source="arXiv:1910.01108 (code)")
     soft_weight: float = option(
         0.5, "Share of the loss that is the teacher's answers; the rest is the true ones.", ge=0, le=1
     )
