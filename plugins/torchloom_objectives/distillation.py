@@ -184,7 +184,7 @@ class Distillation(Objective):
 
     def _match(self, architecture: Architecture) -> list[Problem]:
         """Choose the teacher's block for each of the student's, or return what stands in the way."""
-        if isinstance(self.spec, Seq2SeqSpec):
+        if self.protocol == "seq2seq":
             message = "matches the states of one sequence, and the teacher reads one and writes another"
             return [Problem("objective.hidden_weight", message, "leave it out")]
         blocks = self.teacher.model.architecture.blocks()

@@ -304,6 +304,23 @@ def test_images_are_taught_too(tmp_path: Path) -> None:
     assert torchloom.load(tmp_path / "student").config.objective.name == "classification"
 
 
+def test_texts_made_of_texts_are_taught_but_their_blocks_are_not_matched(tmp_path: Path) -> None:
+    (tmp_path / "texts.tsv").write_text("".join(f"the number {one} is seen\tnumber {one}\n" for one in range(60)))
+    fractions = ["dataset.val_fraction=0.25", "dataset.test_fraction=0.25"]
+    words = ["experiment=translation", f"dataset.path={tmp_path / 'texts.tsv'}", "tokenizer.vocab_size=280", *fractions]
+    words += [*SHAPE, "architecture.num_layers=1", "objective.bleu=false", *QUIET]
+    run.train(compose(words), tmp_path / "teacher")
+    words.remove("objective.bleu=false")
+    made = assembled([*words, *taught(tmp_path / "teacher", "objective.soft_weight=1")], tmp_path)
+    objective, batch, answer = answers(made)
+    assert float(objective.loss(answer, batch).metrics["soft_loss"]) > 0
+    assert float(objective.loss(answer, batch).weight) == float((batch["target_length"] - 1).sum())
+    assert refusal([*words, *taught(tmp_path / "teacher", "objective.hidden_weight=1")], tmp_path) == (
+        "objective.hidden_weight: matches the states of one sequence, and the teacher reads one and writes another\n"
+        "    leave it out"
+    )
+
+
 # Checkpoints
 
 
