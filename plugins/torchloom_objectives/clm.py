@@ -19,7 +19,7 @@ from torchloom.contracts.objective import GenerateRequest, LossSum, Model, Objec
 from torchloom.contracts.spec import Spec, TokenSpec
 from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import Problem, UnsupportedError
-from torchloom_objectives.configs import CLMConfig
+from torchloom_objectives.configs import ChatConfig, CLMConfig
 from torchloom_objectives.generation import generate
 from torchloom_objectives.heads import tie_problems, vocabulary_layer
 from torchloom_objectives.masking import IGNORED
@@ -37,11 +37,11 @@ class CLM(Objective):
 
     accepts = (TokenSpec,)
     spec: TokenSpec
-    config: CLMConfig
+    config: CLMConfig | ChatConfig
 
-    def __init__(self, config: CLMConfig, spec: Spec) -> None:
+    def __init__(self, config: CLMConfig | ChatConfig, spec: Spec) -> None:
         super().__init__(config, spec)
-        self.last = config.positions == "last"
+        self.last = isinstance(config, CLMConfig) and config.positions == "last"
         self.protocol = "features" if self.last else "sequence"
         self.needs_causal = not self.last
 

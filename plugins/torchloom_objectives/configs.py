@@ -143,6 +143,13 @@ class DistillationConfig:
 
 
 @dataclass
+class ChatConfig:
+    """Settings of `chat`."""
+
+    bias: bool = option(False, "Give the output layer a bias.")
+
+
+@dataclass
 class AdversarialConfig:
     """Settings of `adversarial`."""
 

@@ -26,6 +26,14 @@ def torchloom_components() -> list[Component]:
         ),
         Component(
             kind="objective",
+            name="chat",
+            target="torchloom_objectives.chat:Chat",
+            config="torchloom_objectives.configs:ChatConfig",
+            summary="Answer in a conversation: loss on the assistant's turns alone; generates answers.",
+            source="arXiv:2203.02155",
+        ),
+        Component(
+            kind="objective",
             name="adversarial",
             target="torchloom_objectives.adversarial:Adversarial",
             config="torchloom_objectives.configs:AdversarialConfig",

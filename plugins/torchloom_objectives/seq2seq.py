@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import ConfigError, MissingDependencyError, Problem, UnsupportedError
 from torchloom_objectives.clm import Perplexity
 from torchloom_objectives.configs import Seq2SeqConfig
-from torchloom_objectives.generation import filter_logits
+from torchloom_objectives.generation import Ending, Stream, check, in_order, reorder, search, write
 from torchloom_objectives.heads import tie_problems, vocabulary_layer
 from torchloom_objectives.masking import IGNORED
 from torchloom_objectives.spans import SpanCorruption, SpanSplit
@@ -39,6 +40,7 @@ class Seq2Seq(Objective):
 
     accepts = (Seq2SeqSpec, TokenSpec)
     protocol = "seq2seq"
+    continues: ClassVar[bool] = False
     spec: Seq2SeqSpec | TokenSpec
     config: Seq2SeqConfig
 
@@ -179,54 +181,78 @@ class Seq2Seq(Objective):
         """
         if tokenizer is None:
             raise UnsupportedError("objective seq2seq generates text, which needs the tokenizer it was trained with")
-        given = list(request.prompts)
-        sources = [tokenizer.encode(prompt) for prompt in given]
+        sources = [tokenizer.encode(prompt) for prompt in request.prompts]
         if not sources or any(not len(one) for one in sources):
             raise UnsupportedError("objective seq2seq writes from a text; give one as the prompt")
-        count = max(request.num_samples, len(sources))
-        rows = [sources[number % len(sources)] for number in range(count)]
-        head = model.head
-        assert head is not None
+        check(request, len(sources))
+        assert model.head is not None
         device = next(model.parameters()).device
-        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.spec.pad_id or 0)
-        lengths = torch.tensor([len(row) for row in rows])
-        written = self._write(model.architecture, head, padded.to(device), lengths.to(device), request)
-        texts = [tokenizer.decode(ids) for ids in written]
-        if request.on_token is not None:
-            request.on_token(texts[0])
-        return Samples(texts=texts)
+        count = max(request.num_samples, len(sources))
+        endings = [Ending(tokenizer, [], request.stop) for _ in range(count)]
+        if request.num_beams > 1:
+            predict = self._predictor(model.architecture, model.head, *self._padded(sources, device), request)
+            starts = torch.full((len(sources), 1), self.start)
+            found = search(predict, starts, self._limited(request), self.spec.eos_id, endings)
+            return Samples(texts=in_order(found, endings, request))
+        rows = [sources[number % len(sources)] for number in range(count)]
+        stream = None if request.on_token is None else Stream(tokenizer, [], request.on_token, request.stop)
+        predict = self._predictor(model.architecture, model.head, *self._padded(rows, device), request)
+        written = write(predict, [[self.start]] * count, self._limited(request), self.spec.eos_id, endings, stream)
+        return Samples(texts=[ending.text(ids) for ending, ids in zip(endings, written, strict=True)])
+
+    def _write(self, architecture: Architecture, head: nn.Module, source: Tensor, lengths: Tensor) -> list[list[int]]:
+        """Write a target for each source greedily, without its start and end."""
+        request = GenerateRequest(max_new_tokens=self.most, temperature=0)
+        predict = self._predictor(architecture, head, source, lengths, request)
+        return write(predict, [[self.start]] * len(source), request, self.spec.eos_id)
+
+    def _predictor(
+        self, architecture: Architecture, head: nn.Module, source: Tensor, lengths: Tensor, request: GenerateRequest
+    ) -> _Predictor:
+        beams = request.num_beams
+        if beams > 1:
+            source, lengths = source.repeat_interleave(beams, dim=0), lengths.repeat_interleave(beams, dim=0)
+        most = self._limited(request).max_new_tokens if request.use_cache else None
+        return _Predictor(architecture, head, source, lengths, most)
+
+    def _limited(self, request: GenerateRequest) -> GenerateRequest:
+        """Return a request for no more tokens than the targets trained on have."""
+        return dataclasses.replace(request, max_new_tokens=min(request.max_new_tokens, self.most))
+
+    def _padded(self, rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+        padded = nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=self.spec.pad_id or 0)
+        return padded.to(device), torch.tensor([len(row) for row in rows], device=device)
+
+
+class _Predictor:
+    """Logits of the token behind a growing target."""
 
     @torch.no_grad()
-    def _write(
-        self,
-        architecture: Architecture,
-        head: nn.Module,
-        source: Tensor,
-        lengths: Tensor,
-        request: GenerateRequest | None = None,
-    ) -> list[list[int]]:
-        """Write a target for each source, without its start and end; greedily unless a request says otherwise."""
-        request = request or GenerateRequest(max_new_tokens=self.most, temperature=0)
-        most = min(request.max_new_tokens, self.most)
-        memory = architecture.encode(source, lengths)
-        keeps_state = type(architecture).new_state is not Architecture.new_state
-        state = architecture.new_state(len(source), most) if request.use_cache and keeps_state else None
-        tokens = torch.full((len(source), 1), self.start, device=source.device)
-        ended = torch.zeros(len(source), dtype=torch.bool, device=source.device)
-        for _ in range(most):
-            vectors = architecture.decode(tokens if state is None else tokens[:, -1:], memory, state=state)
-            new = _choose(head(vectors[:, -1]), request).to(tokens.device)
-            tokens = torch.cat((tokens, new[:, None]), dim=1)
-            ended |= new == (-1 if self.spec.eos_id is None else self.spec.eos_id)
-            if ended.all():
-                break
-        rows = tokens[:, 1:].tolist()
-        return [row[: row.index(self.spec.eos_id)] if self.spec.eos_id in row else row for row in rows]
+    def __init__(
+        self, architecture: Architecture, head: nn.Module, source: Tensor, lengths: Tensor, most: int | None
+    ) -> None:
+        """Read the sources.
 
+        Args:
+            architecture: Follows `seq2seq`.
+            head: Of the vocabulary.
+            source: int64 ``(batch, source_seq)``.
+            lengths: Real tokens of each, ``(batch,)``.
+            most: Tokens that a state shall have room for; None to keep no state.
+        """
+        self.architecture, self.head, self.device = architecture, head, source.device
+        self.memory = architecture.encode(source, lengths)
+        keeps_state = most and type(architecture).new_state is not Architecture.new_state
+        self.state = architecture.new_state(len(source), most) if most and keeps_state else None
 
-def _choose(logits: Tensor, request: GenerateRequest) -> Tensor:
-    """Return one token a row, ``(batch,)``."""
-    if request.temperature == 0:
-        return logits.argmax(dim=-1)
-    chances = filter_logits(logits.double().cpu() / request.temperature, request.top_k, request.top_p).softmax(dim=-1)
-    return torch.multinomial(chances, 1, generator=request.generator).squeeze(1)
+    @torch.no_grad()
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Return ``(batch, vocab)`` on the CPU for ``tokens`` ``(batch, seq)``, longer by one than last time."""
+        seen = (tokens if self.state is None else tokens[:, -1:]).to(self.device)
+        vectors = self.architecture.decode(seen, self.memory, state=self.state)
+        logits: Tensor = self.head(vectors[:, -1])
+        return logits.double().cpu()
+
+    def reorder(self, rows: Tensor) -> None:
+        """Let row ``i`` go on from what row ``rows[i]`` was, which has the same source."""
+        reorder(self.state, rows.to(self.device))

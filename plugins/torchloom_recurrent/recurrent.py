@@ -27,6 +27,17 @@ class RecurrentState:
 
     hidden: Any = None
 
+    def reorder(self, rows: Tensor) -> None:
+        """Go on from other rows: row ``i`` becomes what row ``rows[i]`` was.
+
+        Args:
+            rows: int64 ``(new batch,)``.
+        """
+        if isinstance(self.hidden, tuple):
+            self.hidden = tuple(part[:, rows] for part in self.hidden)
+        elif self.hidden is not None:
+            self.hidden = self.hidden[:, rows]
+
 
 class Recurrent(Architecture):
     """Base of the recurrent networks: a vector a position (`sequence`), or the last real position's (`features`).

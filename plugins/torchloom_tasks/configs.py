@@ -177,6 +177,32 @@ class ParallelTextConfig(DividedConfig):
 
 
 @dataclass
+class ChatConfig(TaskTextConfig):
+    """Settings of `chat`."""
+
+    path: str | None = option(
+        None,
+        "JSONL file of conversations, or a folder with one each for train, val (dev) and test; conversations about "
+        "stories are made up unless given.",
+    )
+    val_path: str | None = option(None, "File for validation, in place of the folder's or of a share.")
+    test_path: str | None = option(None, "File for the test, in place of the folder's or of a share.")
+    template: str = option(
+        "chatml",
+        "How a conversation is written: chatml, with tokens of its own around each turn; plain, with no token but eos; or "
+        "a file with a template of Hugging Face's form (Jinja, or the tokenizer_config.json that holds it).",
+        source="https://huggingface.co/docs/transformers/chat_templating",
+    )
+    special_tokens: list[str] = option(
+        list, "Special tokens of the template, which the tokenizer gets; all it writes as <|name|> unless given."
+    )
+    context_length: int = option(512, "Tokens that a model sees of a conversation at most.", ge=2, unit="tokens")
+    examples: int = option(2_000, "Conversations made up for training.", ge=1)
+    eval_examples: int = option(200, "Conversations made up for validation, and as many for the test.", ge=1)
+    seed: int = option(0, "Seed of what is made up.", ge=0)
+
+
+@dataclass
 class TimeSeriesConfig(DividedConfig):
     """Settings of `timeseries`."""
 

@@ -66,6 +66,13 @@ def torchloom_components() -> list[Component]:
             "Texts and what is to be made of them (translations, summaries): two aligned files, TSV, CSV or JSONL",
             tokenizer="bpe",
         ),
+        _dataset(
+            "chat",
+            "chat:Chat",
+            "Conversations by a template: JSONL of messages, or made up about short stories",
+            "https://huggingface.co/docs/transformers/chat_templating",
+            tokenizer="byte",
+        ),
         _dataset("timeseries", "series:TimeSeries", "Columns of numbers over time, of a CSV file or made up"),
         _dataset("audio_folder", "audio:AudioFolder", "WAV files as spectrograms, one folder a class"),
     ]

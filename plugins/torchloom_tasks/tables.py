@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torchloom.contracts.dataset import SplitName
 from torchloom.errors import DataError
@@ -137,6 +138,18 @@ def read_table(path: Path, columns: Sequence[Column]) -> list[Row]:
 
 
 def _objects(path: Path, content: str, columns: Sequence[Column]) -> Iterator[Row]:
+    for place, record in objects(path, content):
+        names = list(record)
+        found = [_required(place, column, column.find(names), names) for column in columns]
+        yield Row(place, tuple(_plain(record[names[index]]) for index in found))
+
+
+def objects(path: Path, content: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the objects of a JSONL file's content, each with its place.
+
+    Raises:
+        DataError: A line is not an object; names it.
+    """
     for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
@@ -147,9 +160,7 @@ def _objects(path: Path, content: str, columns: Sequence[Column]) -> Iterator[Ro
             raise DataError(f"{place}: not JSON ({error.msg}); a .jsonl file holds one object a line") from error
         if not isinstance(record, dict):
             raise DataError(f"{place}: not an object; a .jsonl file holds one object a line")
-        names = list(record)
-        found = [_required(place, column, column.find(names), names) for column in columns]
-        yield Row(place, tuple(_plain(record[names[index]]) for index in found))
+        yield place, record
 
 
 def _plain(value: object) -> str:

@@ -81,7 +81,7 @@ class GenerateConfig:
     """
 
     ckpt: str = option(MISSING, "Checkpoint file; 'last' is the newest whole one of the newest run.")
-    prompt: str = option("", "Text to go on from; empty starts from nothing.")
+    prompt: str = option("", "Text to go on from, or to answer; empty starts from nothing.")
     num_samples: int = option(1, "Samples to make.", ge=1)
     max_new_tokens: int = option(500, "Tokens after the prompt.", ge=1, unit="tokens")
     temperature: float = option(1.0, "Divides the logits; 0 takes the most likely token always.", ge=0)
@@ -90,7 +90,10 @@ class GenerateConfig:
     repetition_penalty: float = option(
         1.0, "Makes tokens that stand in the text already less likely; 1 does not.", gt=0, source="Keskar et al., 2019"
     )
-    num_beams: int = option(1, "Candidates kept in a beam search, for models that turn a text into another.", ge=1)
+    num_beams: int = option(1, "Candidates kept in a beam search for the likeliest text; 1 draws tokens.", ge=1)
+    length_penalty: float = option(
+        1.0, "In a beam search, log-probabilities are divided by the length to this power; above 0 favours long texts."
+    )
     stop: list[str] = option(list, "Texts before which a sample ends.")
     seed: int = option(0, "Seed of the sampling.", ge=0)
     stream: bool = option(True, "Print text while it is made.")

@@ -18,9 +18,9 @@ def run(config: DictConfig) -> int:
 
     def show(text: str) -> None:
         nonlocal shown
-        if not shown:
+        if not shown and loaded.objective.continues:
             sys.stdout.write(config.prompt)
-            shown = True
+        shown = True
         sys.stdout.write(text)
         sys.stdout.flush()
 
@@ -34,6 +34,7 @@ def run(config: DictConfig) -> int:
         top_p=config.top_p,
         repetition_penalty=config.repetition_penalty,
         num_beams=config.num_beams,
+        length_penalty=config.length_penalty,
         stop=list(config.stop),
         use_cache=config.cache,
         on_token=show if streaming else None,

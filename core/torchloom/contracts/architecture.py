@@ -180,6 +180,9 @@ class Architecture(nn.Module):
     def new_state(self, batch_size: int, max_length: int) -> Any:
         """Return an empty state (a KV cache, a recurrent state) for stepwise `sequence` calls under `torch.no_grad`.
 
+        Its method ``reorder(rows)`` lets row ``i`` go on from what row ``rows[i]`` was, int64 ``(batch,)``; a beam search
+        needs it.
+
         Args:
             batch_size: Sequences that are continued together.
             max_length: Most tokens that will be fed in all.

@@ -40,7 +40,7 @@ class Samples:
     """What a model made up.
 
     Attributes:
-        texts: Generated texts, with the prompts that they go on with.
+        texts: Generated texts, with the prompts where they go on with these.
         images: float32 ``(num, channels, height, width)`` in ``[0, 1]``, or None.
     """
 
@@ -61,7 +61,10 @@ class GenerateRequest:
         top_p: Sample among the fewest tokens whose probabilities add up to p.
         repetition_penalty: Divides the positive logits of tokens that stand in the text already, and multiplies the
             negative ones; 1 is none.
-        num_beams: Candidates kept in a beam search, where the objective searches; 1 is none.
+        num_beams: Candidates kept in a beam search for the likeliest text; 1 searches not. Nothing is then drawn, so that
+            ``temperature``, ``top_k`` and ``top_p`` rest, and several samples of a prompt are the best ones in order.
+        length_penalty: In a beam search, a candidate's log-probability is divided by its length to this power: above 0
+            favours long ones.
         stop: Texts before which a sample ends; they are not part of it.
         use_cache: Whether the architecture's state carries earlier tokens; the result is the same without.
         generator: Source of randomness, on the CPU.
@@ -76,6 +79,7 @@ class GenerateRequest:
     top_p: float | None = None
     repetition_penalty: float = 1.0
     num_beams: int = 1
+    length_penalty: float = 1.0
     stop: Sequence[str] = ()
     use_cache: bool = True
     generator: torch.Generator | None = None
@@ -111,6 +115,7 @@ class Objective(ABC):
         protocol: The protocol it needs of the architecture.
         monitor: The metric by which checkpoints are compared, such as ``"val/accuracy"``, and whether more is better.
         manual: Whether it takes its own optimiser steps (see `ManualObjective`).
+        continues: Whether texts that it generates begin with their prompts.
         tokenizer: The data's tokenizer, trained, or None if it has none; set before `check`, `head` and `examples`.
         config: Its config dataclass; what an objective fills in of it when it is built goes into checkpoints.
     """
@@ -120,6 +125,7 @@ class Objective(ABC):
     needs_causal: bool = False
     monitor: tuple[str, bool] = ("val/loss", False)
     manual: ClassVar[bool] = False
+    continues: ClassVar[bool] = True
     tokenizer: Tokenizer | None = None
 
     def __init__(self, config: Any, spec: Spec) -> None:

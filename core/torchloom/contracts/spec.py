@@ -138,6 +138,30 @@ class QuestionSpec(TokenSpec):
 
 
 @dataclass(frozen=True)
+class ChatSpec(TokenSpec):
+    """Conversations, one a row, written by a template.
+
+    Batch:
+        ``tokens``: int64 ``(batch, seq)`` with ``seq`` at most ``context_length + 1``.
+        ``length``: int64 ``(batch,)``, real tokens of each row.
+        ``answer``: bool ``(batch, seq)``: whether a token belongs to an answer, the token that ends it included.
+
+    Attributes:
+        template: Source of the template, for `torchloom.contracts.chat.ChatTemplate`.
+        special_tokens: How the special tokens are written that it may use.
+        special_ids: Their ids.
+        end_id: The token behind an answer.
+    """
+
+    name: ClassVar[str] = "conversations"
+
+    template: str = ""
+    special_tokens: tuple[str, ...] = ()
+    special_ids: tuple[int, ...] = ()
+    end_id: int | None = None
+
+
+@dataclass(frozen=True)
 class Seq2SeqSpec(Spec):
     """Pairs of texts of which the second is to be made from the first; one vocabulary for both.
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torchloom.errors import UnsupportedError
+
 
 class Tokenizer(ABC):
     """Base of all tokenizers. A new one is untrained; `train` or `load_state` makes it usable."""
@@ -51,6 +53,22 @@ class Tokenizer(ABC):
                 the ids of ``"bos"`` and ``"eos"``, as BERT's do.
         """
         return None
+
+    def add(self, forms: Sequence[str]) -> list[int]:
+        """Give special tokens beyond the usual ones to a trained tokenizer, such as those around the turns of a chat.
+
+        What has a token keeps it, others take the next free ids. No text gives them, and `decode` writes them out.
+
+        Args:
+            forms: How they are written.
+
+        Returns:
+            Their ids.
+
+        Raises:
+            UnsupportedError: It takes no further tokens.
+        """
+        raise UnsupportedError(f"tokenizer {type(self).__name__} takes no further special tokens")
 
     @abstractmethod
     def encode(self, text: str) -> Tensor:

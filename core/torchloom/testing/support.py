@@ -16,6 +16,7 @@ from torchloom.contracts.architecture import AdversarialPair, Architecture
 from torchloom.contracts.attention import Attention, AttentionMask
 from torchloom.contracts.dataset import Batch
 from torchloom.contracts.spec import (
+    ChatSpec,
     ImageSpec,
     LabelledTextSpec,
     QuestionSpec,
@@ -36,6 +37,14 @@ SPECS: tuple[Spec, ...] = (
     LabelledTextSpec(vocab_size=17, context_length=12, num_classes=3, classes=("a", "b", "c"), pairs=True),
     SentencePairSpec(vocab_size=17, context_length=12, mask_id=1),
     QuestionSpec(vocab_size=17, context_length=12),
+    ChatSpec(
+        vocab_size=17,
+        context_length=12,
+        template="{% for message in messages %}{{ message.content }}<end>{% endfor %}",
+        special_tokens=("<end>",),
+        special_ids=(2,),
+        end_id=2,
+    ),
     Seq2SeqSpec(vocab_size=17, source_length=12, target_length=8, pad_id=0, bos_id=1, eos_id=2),
     SeriesSpec(channels=2, context_length=12, horizon=3),
     SeriesSpec(channels=2, context_length=12, num_classes=3, classes=("a", "b", "c")),
@@ -142,7 +151,11 @@ def batch_of(spec: Spec, size: int, seed: int = 0) -> Batch:
     assert isinstance(spec, TokenSpec)
     if isinstance(spec, LabelledTextSpec | SentencePairSpec | QuestionSpec):
         return _texts(spec, size, generator)
-    return {"tokens": torch.randint(spec.vocab_size, (size, spec.context_length + 1), generator=generator)}
+    batch = {"tokens": torch.randint(spec.vocab_size, (size, spec.context_length + 1), generator=generator)}
+    if isinstance(spec, ChatSpec):
+        places = torch.arange(spec.context_length + 1).expand(size, -1)
+        batch |= {"length": torch.full((size,), spec.context_length + 1), "answer": places % 6 > 2}
+    return batch
 
 
 def _texts(spec: TokenSpec, size: int, generator: torch.Generator) -> Batch:

@@ -21,6 +21,7 @@ from torchloom import registry
 from torchloom.component import Component
 from torchloom.contracts.dataset import Batch, Dataset, EpochKey, Split, SplitName
 from torchloom.contracts.spec import (
+    ChatSpec,
     ImageSpec,
     LabelledTextSpec,
     QuestionSpec,
@@ -110,7 +111,8 @@ def write_tables(folder: Path) -> None:
         rows, articles = [], []
         for number, (one, two) in enumerate(zip(lines[start:stop], lines[start + 1 : stop], strict=False)):
             texts = {"text": one, "sentence1": one, "sentence2": two, "source": one, "target": two}
-            rows.append(json.dumps({**texts, "label": number % 3}) + "\n")
+            turns = [{"role": "user", "content": one}, {"role": "assistant", "content": two}]
+            rows.append(json.dumps({**texts, "label": number % 3, "messages": turns}) + "\n")
             word = one.split()[number % 3]
             answer = {"text": word, "answer_start": one.index(word)}
             question = {"id": str(number), "question": f"Which word is number {number}?", "answers": [answer]}
@@ -199,6 +201,12 @@ def check_batch(batch: Batch, spec: Spec) -> None:
             check_answers(batch)
         else:
             assert "label" in batch
+    elif isinstance(spec, ChatSpec):
+        check_ids(batch["tokens"], spec.vocab_size, spec.context_length + 1)
+        check_lengths(batch, "tokens", "length")
+        assert batch["answer"].dtype == torch.bool
+        assert batch["answer"].shape == batch["tokens"].shape
+        assert batch["answer"].any(dim=1).all()
     elif isinstance(spec, TokenSpec):
         check_ids(batch["tokens"], spec.vocab_size, spec.context_length + 1)
         assert batch["tokens"].shape[1] == spec.context_length + 1

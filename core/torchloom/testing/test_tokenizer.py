@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from torchloom.component import Component
-from torchloom.errors import ConfigError, DataError
+from torchloom.errors import ConfigError, DataError, UnsupportedError
 from torchloom.testing.support import TEXT, build, each, trained_tokenizer
 
 PIECE = TEXT[2000:4000]
@@ -72,6 +72,27 @@ class TestTokenizer:
         ids = [one for one in map(tokenizer.special_id, ("pad", "unk", "bos", "eos", "mask")) if one is not None]
         assert len(set(ids)) == len(ids)
         assert all(0 <= one < tokenizer.vocab_size for one in ids)
+
+    def test_further_special_tokens_stand_behind_the_vocabulary(self, component: Component) -> None:
+        tokenizer, other = trained_tokenizer(component), build(component)
+        before, size = tokenizer.encode(PIECE), tokenizer.vocab_size
+        text = PIECE[:50] + "<|one|>"
+        try:
+            ids = tokenizer.add(["<|one|>", "<|two|>"])
+        except UnsupportedError as error:
+            pytest.skip(str(error))
+        assert ids == [size, size + 1]
+        assert tokenizer.vocab_size == size + 2
+        assert tokenizer.add(["<|two|>"]) == [size + 1]
+        other.load_state(tokenizer.state())
+        for one in (tokenizer, other):
+            assert one.vocab_size == size + 2
+            assert one.decode(ids).replace(" ", "") == "<|one|><|two|>"
+            assert torch.equal(one.encode(PIECE), before)
+            try:
+                assert one.encode(text).max() < size  # what looks like one in a text is text
+            except DataError:  # it has no token for such signs, and none for what is unknown
+                continue
 
     def test_no_text_is_an_error(self, component: Component) -> None:
         with pytest.raises((DataError, ConfigError)):

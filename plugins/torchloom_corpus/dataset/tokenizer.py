@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,13 @@ class CorpusTokenizer(Tokenizer):
     def special_id(self, name: str) -> int | None:
         """Return the id of a special token, if it has one."""
         return self._trained.special_id(name)
+
+    def add(self, forms: Sequence[str]) -> list[int]:
+        """Give further special tokens; see `Tokenizer.add`."""
+        assert self.record is not None, "train() or load_state() comes first"
+        ids = self._trained.add(forms)
+        self.record = replace(self.record, state=self._trained.state())
+        return ids
 
     def encode(self, text: str) -> Tensor:
         """Return the ids of a text, int64 ``(length,)``."""

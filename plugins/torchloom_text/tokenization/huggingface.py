@@ -124,6 +124,14 @@ class HFModel(Tokenizer):
         """Return the id of a special token, if it has one."""
         return next((self._special_ids[form] for form in SPECIAL_FORMS[name] if form in self._special_ids), None)
 
+    def add(self, forms: Sequence[str]) -> list[int]:
+        """Give further special tokens; see `Tokenizer.add`."""
+        tokenizer = self._hf
+        tokenizer.add_special_tokens(list(forms))
+        self._use(tokenizer)
+        known: dict[str, int] = tokenizer.get_vocab()
+        return [known[form] for form in forms]
+
     def encode(self, text: str) -> Tensor:
         """Return the ids of a text, int64 ``(length,)``; what looks like a special token in it is ordinary text.
 

@@ -36,6 +36,8 @@ class CharTokenizer(Tokenizer):
         super().__init__(config)
         self._special = checked_special(config)
         self._characters = ""
+        self._added: list[str] = []
+        self._symbols: list[str] = []
 
     @property
     def trained(self) -> bool:
@@ -51,12 +53,12 @@ class CharTokenizer(Tokenizer):
         characters = "".join(sorted(set().union(*texts)))
         if not characters:
             raise DataError("the training text is empty; the tokenizer finds no characters in it")
-        self._set(self._special, characters)
+        self._set(self._special, characters, [])
 
     @property
     def vocab_size(self) -> int:
         """Number of special tokens and characters."""
-        return len(self._special) + len(self._characters)
+        return len(self._symbols)
 
     @property
     def exact(self) -> bool:
@@ -66,6 +68,12 @@ class CharTokenizer(Tokenizer):
     def special_id(self, name: str) -> int | None:
         """Return the id of a special token, if it has one."""
         return self._special.index(name) if name in self._special else None
+
+    def add(self, forms: Sequence[str]) -> list[int]:
+        """Give further special tokens; see `Tokenizer.add`."""
+        new = [form for form in dict.fromkeys(forms) if form not in self._symbols]
+        self._set(self._special, self._characters, [*self._added, *new])
+        return [self._symbols.index(form) for form in forms]
 
     def encode(self, text: str) -> Tensor:
         """Return the ids of a text, int64 ``(length,)``, one a character.
@@ -101,22 +109,25 @@ class CharTokenizer(Tokenizer):
 
     def state(self) -> str:
         """Return special tokens and characters as JSON."""
-        return json.dumps({"special_tokens": self._special, "characters": self._characters})
+        added = {"added": self._added} if self._added else {}
+        return json.dumps({"special_tokens": self._special, "characters": self._characters, **added})
 
     def load_state(self, state: str) -> None:
         """Take back what `state` returned."""
         values = json.loads(state)
-        self._set(values["special_tokens"], values["characters"])
+        self._set(values["special_tokens"], values["characters"], values.get("added", []))
 
-    def _set(self, special: Sequence[str], characters: str) -> None:
+    def _set(self, special: Sequence[str], characters: str, added: Sequence[str]) -> None:
         self._special = list(special)
         self._characters = characters
-        self._symbols = ["\ufffd" if name == "unk" else SPECIAL_FORMS[name][0] for name in special] + list(characters)
+        self._added = list(added)
+        first = ["\ufffd" if name == "unk" else SPECIAL_FORMS[name][0] for name in special]
+        self._symbols = [*first, *characters, *added]
         unknown = self.special_id("unk")
         codes = _codes(characters)
         # From code point to id; the entry after the largest known code point stands for all beyond it.
         self._ids = np.full(int(codes[-1]) + 2, -1 if unknown is None else unknown, dtype=np.int64)
-        self._ids[codes] = np.arange(len(special), self.vocab_size)
+        self._ids[codes] = np.arange(len(special), len(special) + len(characters))
 
 
 class ByteTokenizer(Tokenizer):
@@ -135,6 +146,7 @@ class ByteTokenizer(Tokenizer):
         """
         super().__init__(config)
         self._special = checked_special(config)
+        self._added: list[str] = []
         self._trained = False
 
     @property
@@ -155,11 +167,18 @@ class ByteTokenizer(Tokenizer):
     @property
     def vocab_size(self) -> int:
         """Number of special tokens and bytes."""
-        return len(self._special) + 256
+        return len(self._special) + 256 + len(self._added)
 
     def special_id(self, name: str) -> int | None:
         """Return the id of a special token, if it has one."""
         return self._special.index(name) if name in self._special else None
+
+    def add(self, forms: Sequence[str]) -> list[int]:
+        """Give further special tokens; see `Tokenizer.add`."""
+        known = self._forms()
+        self._added += [form for form in dict.fromkeys(forms) if form not in known]
+        known = self._forms()
+        return [known[form] for form in forms]
 
     def encode(self, text: str) -> Tensor:
         """Return the ids of a text, int64 ``(length,)``, one a byte."""
@@ -180,19 +199,24 @@ class ByteTokenizer(Tokenizer):
         ``<eos>``.
         """
         count = len(self._special)
-        return b"".join(
-            bytes((index - count,)) if index >= count else SPECIAL_FORMS[self._special[index]][0].encode()
-            for index in plain(ids)
-        ).decode("utf-8", "replace")
+        forms = {index: form.encode() for form, index in self._forms().items()}
+        pieces = (forms[index] if index in forms else bytes((index - count,)) for index in plain(ids))
+        return b"".join(pieces).decode("utf-8", "replace")
 
     def state(self) -> str:
         """Return the special tokens as JSON."""
-        return json.dumps({"special_tokens": self._special})
+        return json.dumps({"special_tokens": self._special, **({"added": self._added} if self._added else {})})
 
     def load_state(self, state: str) -> None:
         """Take back what `state` returned."""
-        self._special = json.loads(state)["special_tokens"]
+        values = json.loads(state)
+        self._special, self._added = values["special_tokens"], values.get("added", [])
         self._trained = True
+
+    def _forms(self) -> dict[str, int]:
+        """Return the ids of the special tokens, by how they are written."""
+        before = {SPECIAL_FORMS[name][0]: index for index, name in enumerate(self._special)}
+        return before | {form: len(self._special) + 256 + index for index, form in enumerate(self._added)}
 
 
 def plain(ids: Tensor | Iterable[int]) -> list[int]:

@@ -1,0 +1,55 @@
+"""From a language model to answers in a conversation, and how they reach the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import torchloom
+from torchloom import checkpoint, cli
+
+SMALL = ["architecture.d_model=16", "architecture.num_layers=1", "architecture.num_heads=2"]
+QUIET = ["debug=fast", "trainer.accelerator=cpu", "trainer.progress=none", "dataset.batch_size=4"]
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "clm"
+    words = ["experiment=llm", "tokenizer=bpe", "tokenizer.vocab_size=300", "trainer.val_every_n_steps=null"]
+    torchloom.train(torchloom.compose([*words, *SMALL, *QUIET]), folder)
+    return folder
+
+
+def test_a_language_model_goes_on_to_chat(first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "talk.jsonl"
+    lines = [
+        {"messages": [{"role": "user", "content": f"What is {n}?"}, {"role": "assistant", "content": f"{n}!"}]}
+        for n in range(40)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    folder = tmp_path / "chat"
+    words = ["experiment=chat", f"dataset.path={path}", f"architecture.init_from={first}"]
+    summary = torchloom.train(torchloom.compose([*words, *SMALL, *QUIET]), folder)
+    assert {"test/loss", "test/exact", "test/accuracy"} <= summary["metrics"].keys()
+    before, after = (checkpoint.record_of(checkpoint.read(checkpoint.best(one))) for one in (first, folder))
+    size = before.spec["vocab_size"]
+    assert summary["start"]["resized"] == {"embeddings.token.weight": (size, size + 2)}
+    assert after.spec["special_tokens"][:2] == ("<|im_start|>", "<|im_end|>")
+    assert after.spec["special_ids"][:2] == (size, size + 1)
+
+    loaded = torchloom.load(folder)
+    assert loaded.tokenizer is not None
+    known = torchloom.load(first).tokenizer
+    assert known is not None
+    assert torch.equal(loaded.tokenizer.encode("def main():"), known.encode("def main():"))
+    texts = loaded.generate("What is 7?", max_new_tokens=5, seed=3).texts
+    capsys.readouterr()
+    for stream in ("true", "false"):
+        ask = ["generate", f"ckpt={folder}", "prompt='What is 7?'", "max_new_tokens=5", "seed=3", f"stream={stream}"]
+        assert cli.main(ask) == 0
+        assert capsys.readouterr().out == texts[0] + "\n"
