@@ -49,6 +49,11 @@ def test_babi_and_questions_that_are_made_up(tmp_path: Path) -> None:
     assert {"test/em", "test/f1"} <= train(tmp_path / "spans", "experiment=qa", *FEW)["metrics"].keys()
 
 
+@pytest.mark.parametrize("experiment", ["lookups", "facts"])
+def test_tasks_made_up_for_special_modules(experiment: str, tmp_path: Path) -> None:
+    assert "test/accuracy" in train(tmp_path, f"experiment={experiment}", *FEW)["metrics"]
+
+
 def test_babi_on_its_real_test(tmp_path: Path) -> None:
     real_test = f"dataset.test_path={real('babi')}"
     assert "test/accuracy" in train(tmp_path, "experiment=babi", real_test, *FEW)["metrics"]
