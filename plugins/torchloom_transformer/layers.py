@@ -46,7 +46,8 @@ class Found:
         behind = -(self.start + length) % self.window
         folded = F.pad(x_BTC, (0, 0, self.start, behind)).unflatten(1, (-1, self.window)).flatten(0, 1)
         seen = look(folded, self.vectors, self.mask)
-        return seen.unflatten(0, (batch, -1)).flatten(1, 2)[:, self.start : self.start + length]
+        own: Tensor = seen.unflatten(0, (batch, -1)).flatten(1, 2)[:, self.start : self.start + length]
+        return own
 
 
 class Block(nn.Module):

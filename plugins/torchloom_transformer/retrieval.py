@@ -136,11 +136,10 @@ class Retrieval(nn.Module):
         asked_BT = F.pad(tokens_BT, (window, 0))[:, first * window : (last + 1) * window]
         asked_RT = asked_BT.unflatten(1, (-1, window)).flatten(0, 1)
         number_R = torch.arange(first, last + 1, device=tokens_BT.device).repeat(len(tokens_BT))
-        found = self(embeddings, asked_RT, (number_R > 0) * window)
+        found: Found = self(embeddings, asked_RT, (number_R > 0) * window)
         return dataclasses.replace(found, window=window, start=start % window)
 
     @torch.no_grad()
-    @torch.compiler.disable
     def look_up(self, tokens_RT: Tensor, lengths_R: Tensor | None = None) -> Tensor:
         """Return the numbers of the pieces most alike, best first, int64 ``(rows, pieces)``.
 
