@@ -174,9 +174,12 @@ class Seq2Seq(Objective):
         return [{**record, "loss": value} for record, value in zip(records, means.tolist(), strict=True)]
 
     def generate(self, model: Model, request: GenerateRequest, tokenizer: Tokenizer | None = None) -> Samples:
-        """Write a text from each prompt; the prompts are not part of what is returned.
+        """Write a text from each prompt, at most as long as the targets trained on, as `generation.continued` does it.
+
+        The prompts are not part of what is returned.
 
         Raises:
+            ConfigError: A number in the request is out of its range.
             UnsupportedError: There is no tokenizer, or a prompt is empty or longer than the sources trained on.
         """
         if tokenizer is None:
