@@ -16,6 +16,7 @@ from torchloom.configs import ArchitectureConfig
 from torchloom.contracts.architecture import Architecture
 from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import CheckpointError, ConfigError, MissingDependencyError, Problem
+from torchloom.schema import to_config, to_plain
 
 BACKBONE = "model.architecture."
 """What the keys of an architecture's weights begin with in a checkpoint."""
@@ -80,6 +81,8 @@ def take_tokenizer(config: DictConfig, tokenizer: Tokenizer | None, continued: R
             message = f"is not what {source} was trained with"
             mend = f"choose tokenizer={node['name']}; it takes that run's"
             raise ConfigError([Problem(f"tokenizer={config.tokenizer.name}", message, mend)])
+        if continued is None:
+            _check_file(config, source, record.tokenizer)
         states[source] = record.tokenizer
     if len(set(states.values())) > 1:
         one, other = states
@@ -88,6 +91,20 @@ def take_tokenizer(config: DictConfig, tokenizer: Tokenizer | None, continued: R
     if tokenizer is not None:
         for state in states.values():
             tokenizer.load_state(state)
+
+
+def _check_file(config: DictConfig, source: str, state: str) -> None:
+    """Refuse a tokenizer's file that holds another one than a run was trained with."""
+    path = config.tokenizer.get("path")
+    if path is None:
+        return
+    known = registry.current()
+    component = known.get("tokenizer", config.tokenizer.name)
+    given: Tokenizer = known.load(component)(to_config(component, config.tokenizer))
+    given.train([])  # reads its file
+    if given.state() != state:
+        message = f"{path} holds another tokenizer than {source} was trained with"
+        raise ConfigError([Problem("tokenizer.path", message, "leave it out; that run's is taken")])
 
 
 def _record(place: str, source: str) -> Record:
@@ -191,9 +208,9 @@ def _misfit(
     same = known.has("architecture", saved["name"]) and isinstance(
         architecture, known.load(known.get("architecture", saved["name"]))
     )
-    mine = vars(architecture.config) if same else {}
-    starting = vars(ArchitectureConfig())
-    unlike = {key: saved[key] for key in mine if key in saved and mine[key] != saved[key] and key not in starting}
+    mine = _flat(to_plain(architecture.config)) if same else {}
+    theirs, starting = _flat(saved), vars(ArchitectureConfig())
+    unlike = {key: theirs[key] for key in mine if key in theirs and mine[key] != theirs[key] and key not in starting}
     first = differing[0]
     lines = [
         f"architecture.init_from={source}: its backbone is another network; {len(differing)} tensors differ, first "
@@ -205,6 +222,15 @@ def _misfit(
     else:
         lines.append(f"    choose architecture={saved['name']}, which that run trained")
     return "\n".join(lines)
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values by dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = _flat(value) if isinstance(value, dict) else {}
+        flat |= {f"{key}.{one}": found for one, found in inner.items()} if inner else {key: value}
+    return flat
 
 
 def _word(value: Any) -> str:

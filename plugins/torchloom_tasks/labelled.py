@@ -222,15 +222,22 @@ class LabelledFiles(LabelledText):
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Those of the config, else the usual ones, else the training file's own names, sorted."""
+        """Those of the config, else the usual ones, else the training file's own numbers or names, sorted.
+
+        Where some labels are usual ones, or numbers, all must be.
+        """
         if self.config.classes:
             return tuple(name.lower() for name in self.config.classes)
         found = {one.label for one in self._files["train"]}
         for order in self.orders:
-            if found <= set(order) or found <= set(map(str, range(len(order)))):
+            if found <= set(order) or found <= _numbers(len(order)):
                 return order
-        if all(label.isascii() and label.isdigit() for label in found):
-            return tuple(str(number) for number in range(max(map(int, found)) + 1))
+        if found == _numbers(len(found)):
+            return tuple(sorted(found, key=int))
+        numbered = any(label.isascii() and label.lstrip("-").isdigit() for label in found)
+        if numbered or any(len(found & set(order)) > 1 for order in self.orders):
+            # What is none of the usual classes then is a mistake rather than a class; `label_of` refuses it.
+            return max(self.orders, key=lambda order: len(found & (set(order) | _numbers(len(order)))))
         return tuple(sorted(found))
 
     def label_of(self, example: Labelled) -> int:
@@ -265,6 +272,10 @@ class LabelledFiles(LabelledText):
         if not examples:
             raise DataError(f"{path}: no example has a label; give a file of examples that do")
         return examples
+
+
+def _numbers(count: int) -> set[str]:
+    return set(map(str, range(count)))
 
 
 _LABELS = ("label", "gold_label", "entailment_judgment", "sentiment", "class", "polarity")

@@ -158,7 +158,8 @@ def windows(
         asked = asked[:question_length]
         room = layout.room - len(asked)
         if room < stride:
-            message = f"{stride} is more than the {room} tokens of a text that fit beside a question of {len(asked)}"
+            fit = max(0, room)
+            message = f"{stride} is more than the {fit} tokens of a text that fit beside a question of {len(asked)}"
             raise ConfigError([Problem("dataset.stride", message, "lower it, or raise dataset.context_length")])
         if one.context not in contexts:
             ids, characters = spell.encode(one.context)
@@ -267,8 +268,9 @@ def read_squad(path: Path) -> Iterator[Article]:
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg}); correct it") from error
     except (KeyError, TypeError, AttributeError) as error:
+        wrong = f"{error} is missing" if isinstance(error, KeyError) else "a part of it is of another type"
         raise DataError(
-            f"{path}: not of SQuAD's form: {error!r}; see https://rajpurkar.github.io/SQuAD-explorer"
+            f"{path}: not of SQuAD's form: {wrong}; see https://rajpurkar.github.io/SQuAD-explorer"
         ) from error
 
 
@@ -282,6 +284,11 @@ def checked(question: Question) -> Question:
         if not text.strip():
             raise DataError(f"{question.place}: the {name} is empty; give it text or remove it")
     for answer in question.answers:
+        if not isinstance(answer.text, str) or type(answer.start) is not int:
+            raise DataError(
+                f"{question.place}: the answer {answer.text!r} from character {answer.start!r} on is not a text and a whole "
+                "number; correct it"
+            )
         stop = answer.start + len(answer.text)
         if not 0 <= answer.start < stop <= len(question.context):
             raise DataError(

@@ -164,6 +164,8 @@ def objects(path: Path, content: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _plain(value: object) -> str:
+    if value is None:
+        return ""
     return value.strip() if isinstance(value, str) else json.dumps(value)
 
 

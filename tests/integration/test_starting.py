@@ -13,6 +13,8 @@ from torchloom import assembly, checkpoint, run
 from torchloom.composing import compose
 from torchloom.contracts.architecture import Architecture
 from torchloom.errors import CheckpointError, ConfigError
+from torchloom_text.configs import WordConfig
+from torchloom_text.tokenization import WordTokenizer
 
 SHAPE = ["architecture=decoder", "architecture.d_model=16", "architecture.num_layers=3", "architecture.num_heads=2"]
 QUIET = [
@@ -134,6 +136,28 @@ def test_another_tokenizer_is_refused_by_name(first: Path, tmp_path: Path) -> No
     )
     with pytest.raises(ConfigError, match="was trained on text, and dataset 'digits' is not like that"):
         assembled(["experiment=cnn", f"architecture.init_from={first}", *QUIET], tmp_path)
+
+
+def test_a_tokenizers_file_that_is_not_the_runs_is_refused_by_name(first: Path, tmp_path: Path) -> None:
+    """The run's own is taken, so that a file beside it would be passed over in silence."""
+    files = {}
+    for name, text in (("same", "one two three two one"), ("other", "four five six five four")):
+        maker = WordTokenizer(WordConfig(special_tokens=["unk"], min_frequency=1))
+        maker.train([text])
+        files[name] = tmp_path / f"{name}.json"
+        files[name].write_text(maker.state(), encoding="utf-8")
+    words = [*TEXT, *SHAPE, "tokenizer=word", f"tokenizer.path={files['same']}"]
+    run.train(compose(words), tmp_path / "run")
+    start = f"architecture.init_from={tmp_path / 'run'}"
+    made = assembled([*words, start], tmp_path)
+    assert made.network.tokenizer is not None
+    assert made.network.tokenizer.decode(made.network.tokenizer.encode("one three")) == "one three"
+    with pytest.raises(ConfigError) as error:
+        assembled([*words, start, f"tokenizer.path={files['other']}"], tmp_path)
+    assert str(error.value) == (
+        f"tokenizer.path: {files['other']} holds another tokenizer than {tmp_path / 'run'} was trained with\n"
+        "    leave it out; that run's is taken"
+    )
 
 
 @pytest.mark.parametrize(("count", "learning"), [(0, 4), (1, 3), (2, 2), (3, 1), (-1, 0)])

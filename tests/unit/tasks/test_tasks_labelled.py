@@ -64,7 +64,7 @@ def test_every_form_of_file_gives_the_same(tmp_path, name, text):
         ("01", ("negative", "positive")),
         ("021", ("negative", "neutral", "positive")),
         (["neutral", "POSITIVE"], ("negative", "neutral", "positive")),
-        ("0314", ("0", "1", "2", "3", "4")),
+        ("03142", ("0", "1", "2", "3", "4")),
         (["sport", "arts"], ("arts", "sport")),
     ],
 )
@@ -273,6 +273,7 @@ def test_read_takes_texts_and_pairs(tmp_path):
             "set dataset.label_column to one of text, mark",
         ),
         ("a.csv", 'text,label\n"two\nlines",1\n,0\n', ", line 4: the text is empty; give it text or remove the line"),
+        ("a.jsonl", '{"text": null, "label": 1}\n', ", line 1: the text is empty; give it text or remove the line"),
     ],
 )
 def test_bad_lines_are_named(tmp_path, name, text, message):
@@ -290,6 +291,28 @@ def test_a_label_outside_the_classes_is_named(tmp_path):
     assert str(caught.value) == (
         f"{path}, line 2: label '2' is none of the classes negative, positive; correct it, or set dataset.classes"
     )
+
+
+@pytest.mark.parametrize(
+    ("lines", "label", "classes"),
+    [
+        (["0", "1", "7"], "7", "negative, positive"),
+        (["1", "2", "3"], "3", "negative, neutral, positive"),
+        (["negative", "positive", "maybe"], "maybe", "negative, positive"),
+        (["0", "1", "maybe"], "maybe", "negative, positive"),
+        (["0", "1", "-1"], "-1", "negative, positive"),
+    ],
+)
+def test_a_label_of_training_that_fits_no_others_is_no_class_of_its_own(tmp_path, lines, label, classes):
+    path = write(tmp_path / "a.tsv", "".join(f"text {n}\t{one}\n" for n, one in enumerate(lines)))
+    with pytest.raises(DataError) as caught:
+        sentiment(path).prepare()
+    assert str(caught.value) == (
+        f"{path}, line {len(lines)}: label {label!r} is none of the classes {classes}; correct it, or set dataset.classes"
+    )
+    chosen = sentiment(path, classes=lines)
+    assert chosen.spec.classes == tuple(lines)
+    assert everything(chosen.split("train"))["label"].tolist() == list(range(len(lines)))
 
 
 def test_files_that_cannot_be_told_apart_are_refused(tmp_path):

@@ -185,6 +185,8 @@ def test_read_takes_a_question_and_a_text(tmp_path):
         ),
         ({"text": "", "start": 0}, "question q1: the answer '' from character 0 on lies outside its context of 79 "
          "characters; correct answer_start"),
+        ({"start": "4"}, "question q1: the answer 'Ada Lovelace' from character '4' on is not a text and a whole "
+         "number; correct it"),
         ({"context": " ", "text": " "}, "question q1: the context is empty; give it text or remove it"),
         ({"question": ""}, "question q1: the question is empty; give it text or remove it"),
     ],
@@ -199,7 +201,7 @@ def test_answers_that_do_not_stand_where_they_say_are_named(tmp_path, made, mess
 def test_a_file_of_another_form_is_refused(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"data": [{"title": "x"}]}')
-    with pytest.raises(DataError, match=r"a\.json: not of SQuAD's form: KeyError\('paragraphs'\)"):
+    with pytest.raises(DataError, match=r"a\.json: not of SQuAD's form: 'paragraphs' is missing"):
         squad(path).prepare()
     path.write_text('{"data": [')
     with pytest.raises(DataError, match=r"a\.json, line 1: not JSON \(Expecting value\); correct it"):
