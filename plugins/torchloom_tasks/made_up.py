@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
-from itertools import product
+from itertools import pairwise, product
 from math import ceil
 from pathlib import Path
 from string import ascii_lowercase
@@ -28,11 +28,12 @@ STONES = (
 
 
 class Lookups(LabelledText):
-    """Follow a table some steps: ``a 2 ||| ce ab bc ...`` is ``c``, since ``a`` leads to ``b`` and that to ``c``.
+    """Follow a table to where it ends: ``a ||| de bc cc ab ee`` is ``c``, for ``a`` leads to ``b``, and that to ``c``.
 
-    All letters lie in one circle, drawn anew for each question, and its table is in random order. How many steps there
-    are to follow is drawn evenly, so that few steps are learnt first and more on top of them. A network that looks up
-    once a layer answers no questions of more steps than it has layers.
+    The letters lie in chains of equal length, drawn anew for each question; what a chain ends with leads to itself. The
+    table is in random order. From how far before its end to follow a chain is drawn evenly, so that few steps are learnt
+    first and more on top of them. A network that looks up once a layer must guess among the ends of the chains where
+    there are more steps than it has layers.
     """
 
     config: LookupsConfig
@@ -41,21 +42,28 @@ class Lookups(LabelledText):
         """Keep the settings.
 
         Raises:
-            ConfigError: No number of steps lies between the least and the most, or there is no tokenizer.
+            ConfigError: No number of steps lies between the least and the most, there are too few letters, or there is
+                no tokenizer.
         """
         super().__init__(config, tokenizer)
+        self._length = config.steps + 1
         if config.least_steps > config.steps:
             message = f"{config.least_steps} is more than dataset.steps={config.steps}"
             raise ConfigError([Problem("dataset.least_steps", message, "lower it, or raise dataset.steps")])
+        if config.chains * self._length > len(ascii_lowercase):
+            message = (
+                f"{config.chains} of {self._length} letters each take more than the {len(ascii_lowercase)} there are"
+            )
+            raise ConfigError([Problem("dataset.chains", message, "lower it, or dataset.steps")])
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The letters."""
-        return tuple(ascii_lowercase[: self.config.symbols])
+        return tuple(ascii_lowercase[: self.config.chains * self._length])
 
     @property
     def pairs(self) -> bool:
-        """The question, and the table."""
+        """The letter to begin with, and the table."""
         return True
 
     def divide(self) -> dict[SplitName, list[Labelled]]:
@@ -74,8 +82,8 @@ class Lookups(LabelledText):
                 failures = failures + 1 if one.digest in taken else 0
                 if failures > 1_000:
                     raise DataError(
-                        f"dataset.symbols={self.config.symbols} gives too few different questions for "
-                        f"{self.config.examples} of training; raise it, or lower dataset.examples"
+                        f"dataset.chains={self.config.chains} and dataset.steps={self.config.steps} give too few "
+                        f"different questions for {self.config.examples} of training; raise one, or lower dataset.examples"
                     )
                 if not failures:
                     made[name].append(one)
@@ -83,13 +91,13 @@ class Lookups(LabelledText):
         return made
 
     def _question(self, rng: random.Random) -> Labelled:
-        circle = rng.sample(self.classes, len(self.classes))
-        table = [first + second for first, second in zip(circle, [*circle[1:], circle[0]], strict=True)]
-        steps = rng.randint(self.config.least_steps, self.config.steps)
-        answer = circle[steps % len(circle)]
-        start = circle[0]
+        letters = rng.sample(self.classes, len(self.classes))
+        chains = [letters[start : start + self._length] for start in range(0, len(letters), self._length)]
+        table = [first + second for one in chains for first, second in pairwise([*one, one[-1]])]
         rng.shuffle(table)
-        return Labelled("a table made up", (f"{start} {steps}", " ".join(table)), answer)
+        steps = rng.randint(self.config.least_steps, self.config.steps)
+        start, end = chains[0][-1 - steps], chains[0][-1]
+        return Labelled("a table made up", (start, " ".join(table)), end)
 
 
 class Facts(LabelledText):
