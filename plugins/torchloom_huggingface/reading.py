@@ -98,10 +98,8 @@ def _read_folder(folder: Path, tokenizer: Path | None) -> Published:
             f"{folder / 'config.json'}: model_type={config.get('model_type')!r} is not known here; known are "
             f"{', '.join(sorted(LAYOUTS))}"
         )
-    index = folder / "model.safetensors.index.json"
-    names = sorted(set(_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
     weights: State = {}
-    for name in names:
+    for name in _files(folder):
         try:
             weights |= load_file(folder / name)
         except (OSError, SafetensorError) as error:
@@ -115,6 +113,22 @@ def _read_folder(folder: Path, tokenizer: Path | None) -> Published:
     found = tokenizer or next((one for one in (folder / "tokenizer.json", folder / "vocab.txt") if one.is_file()), None)
     kind = TOKENIZERS[layout.model_type]
     return Published(layout, config, settings, length, weights, None if found is None else (kind, found))
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the names of the files of weights: one, or the shards that an index lists."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = _json(index).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise CheckpointError(f"{index}: has no weight_map, which names the file of each tensor; download it again")
+        return sorted(set(map(str, shards.values())))
+    if not (folder / "model.safetensors").is_file() and (folder / "pytorch_model.bin").is_file():
+        raise CheckpointError(
+            f"{folder}: holds pytorch_model.bin, a pickle, but no model.safetensors; write it anew by transformers' "
+            "save_pretrained"
+        )
+    return ["model.safetensors"]
 
 
 def _modern(key: str) -> str:

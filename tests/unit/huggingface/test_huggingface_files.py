@@ -76,6 +76,54 @@ def test_cut_files_are_refused(tmp_path):
     assert refusal(folder, tmp_path).startswith(f"{file}: cannot be read as safetensors: No such file")
 
 
+@pytest.mark.parametrize(
+    ("kind", "cls"),
+    [
+        ("gpt2", "GPT2LMHeadModel"),
+        ("llama", "LlamaForCausalLM"),
+        ("bert", "BertForMaskedLM"),
+        ("t5", "T5ForConditionalGeneration"),
+    ],
+)
+def test_shards_give_what_a_single_file_gives(tmp_path, kind, cls):
+    model = published(kind, cls)
+    single = bring(save(model, tmp_path / "single"), tmp_path / "one")
+    folder = save(model, tmp_path / "single")
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="20KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 2
+    sharded = bring(folder, tmp_path / "several")
+    assert sharded.config.architecture == single.config.architecture
+    for key, value in single.model.state_dict().items():
+        assert torch.equal(sharded.model.state_dict()[key], value), key
+
+
+def test_shards_that_are_not_all_there_are_refused(tmp_path):
+    folder = tmp_path / "theirs"
+    save(published("gpt2", "GPT2LMHeadModel"), folder)
+    (folder / "model.safetensors").unlink()
+    published("gpt2", "GPT2LMHeadModel").save_pretrained(folder, max_shard_size="20KB")
+    shard = min(folder.glob("model-*.safetensors"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-9])
+    assert refusal(folder, tmp_path).startswith(f"{shard}: cannot be read as safetensors: ")
+    shard.unlink()
+    assert refusal(folder, tmp_path).startswith(f"{shard}: cannot be read as safetensors: No such file")
+    index = folder / "model.safetensors.index.json"
+    index.write_text("{}")
+    told = f"{index}: has no weight_map, which names the file of each tensor; download it again"
+    assert refusal(folder, tmp_path) == told
+
+
+def test_pickled_weights_are_refused_by_name(tmp_path):
+    folder = gpt2(tmp_path / "theirs")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert refusal(folder, tmp_path) == (
+        f"{folder}: holds pytorch_model.bin, a pickle, but no model.safetensors; write it anew by transformers' "
+        "save_pretrained"
+    )
+
+
 def test_missing_and_misshapen_tensors_are_refused(tmp_path):
     folder = gpt2(tmp_path / "theirs")
     file = folder / "model.safetensors"
