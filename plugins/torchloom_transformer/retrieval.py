@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,22 @@ from torchloom_transformer.stack import Embeddings, Stack
 _SPECIAL = ("pad", "unk", "bos", "eos", "mask", "cls", "sep")
 
 
+class Index(NamedTuple):
+    """A corpus, ready to be searched.
+
+    Attributes:
+        tokens: Pieces, int64 ``(pieces, tokens)``, filled up with 0.
+        lengths: Tokens of each, int64 ``(pieces,)``.
+        keys: Weight of each token in a piece's vector of length 1, float32 ``(pieces, tokens)``.
+        weights: Weight of each token of the vocabulary, float32 ``(vocab,)``.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    keys: Tensor
+    weights: Tensor
+
+
 class Retrieval(nn.Module):
     """Looks up the pieces of a corpus that share the rarest tokens with a text, and reads them.
 
@@ -40,11 +56,6 @@ class Retrieval(nn.Module):
     Source: Borgeaud et al., 2022, RETRO, sections 2.2 to 2.4; Salton & Buckley, 1988
     (TF-IDF).
     """
-
-    tokens: Tensor
-    lengths: Tensor
-    keys: Tensor
-    weights: Tensor
 
     def __init__(self, config: TransformerConfig, spec: Spec, attention: Attention, positions: int) -> None:
         """Build the blocks that read pieces; the corpus is read by `take_tokenizer`.
@@ -70,6 +81,8 @@ class Retrieval(nn.Module):
         plain = dataclasses.replace(config, recurrence="none", experts=0)
         self.stack = Stack(plain, attention, self.config.layers, causal=False)
         self.vocab_size: int = spec.vocab_size
+        # No buffers: these keep their precision whatever the network's is, and processes need not send them around.
+        self._index: Index | None = None
 
     def take_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Read the corpus, cut it into pieces and weigh their tokens.
@@ -92,10 +105,7 @@ class Retrieval(nn.Module):
             tokens[number, : len(piece)] = piece
             keys[number, : len(piece)] = weight[piece] / (length or 1.0)
         lengths = np.array([len(piece) for piece in pieces])
-        device = next(self.parameters()).device
-        found = {"tokens": tokens, "lengths": lengths, "keys": keys, "weights": weight.astype(np.float32)}
-        for name, value in found.items():
-            self.register_buffer(name, torch.from_numpy(value).to(device), persistent=False)
+        self._index = Index(*map(torch.from_numpy, (tokens, lengths, keys, weight.astype(np.float32))))
 
     def forward(self, embeddings: Embeddings, tokens_RT: Tensor, lengths_R: Tensor | None = None) -> Found:
         """Look up and read pieces for each row.
@@ -106,14 +116,15 @@ class Retrieval(nn.Module):
             lengths_R: Real tokens of each row, ``(rows,)``; all of them unless given. To a row of none nothing is found.
         """
         place_RK = self.look_up(tokens_RT, lengths_R)
-        tokens_RKL, lengths_RK = self.tokens[place_RK], self.lengths[place_RK]
+        index = self.index(tokens_RT.device)
+        tokens_RKL, lengths_RK = index.tokens[place_RK], index.lengths[place_RK]
         read = self.stack(embeddings(tokens_RKL.flatten(0, 1)), AttentionMask(key_lengths=lengths_RK.flatten()))
         read_RSC = read.unflatten(0, place_RK.shape).flatten(1, 2)
         if lengths_R is not None:
             lengths_RK = lengths_RK * (lengths_R > 0).to(lengths_RK.device)[:, None]
         # Real tokens come to the front, so that a length alone says which they are.
         place_L = torch.arange(tokens_RKL.shape[2], device=tokens_RKL.device)
-        padding_RS = (place_L >= self.lengths[place_RK][..., None]).flatten(1)
+        padding_RS = (place_L >= index.lengths[place_RK][..., None]).flatten(1)
         order_RS1 = padding_RS.byte().argsort(dim=1, stable=True)[..., None]
         vectors = read_RSC.gather(1, order_RS1.expand_as(read_RSC))
         return Found(vectors, AttentionMask(key_lengths=lengths_RK.sum(1)))
@@ -146,22 +157,30 @@ class Retrieval(nn.Module):
         Args:
             tokens_RT: As in `forward`.
             lengths_R: As in `forward`.
-
-        Raises:
-            UnsupportedError: No corpus has been read.
         """
-        if not hasattr(self, "tokens"):
-            raise UnsupportedError(
-                "no corpus has been read to look up in: call take_tokenizer with the data's tokenizer"
-            )
-        asked_RT = self.weights[tokens_RT]
+        index = self.index(tokens_RT.device)
+        asked_RT = index.weights[tokens_RT]
         if lengths_R is not None:
             place_T = torch.arange(tokens_RT.shape[1], device=tokens_RT.device)
             asked_RT = asked_RT * (place_T < lengths_R.to(tokens_RT.device)[:, None])
         asked_RV = asked_RT.new_zeros(len(tokens_RT), self.vocab_size).scatter_add(1, tokens_RT, asked_RT)
         # Not divided by its length, which is the same for all pieces.
-        alike_NR = F.embedding_bag(self.tokens, asked_RV.T.contiguous(), mode="sum", per_sample_weights=self.keys)
+        alike_NR = F.embedding_bag(index.tokens, asked_RV.T.contiguous(), mode="sum", per_sample_weights=index.keys)
         return alike_NR.T.topk(min(self.config.pieces, len(alike_NR)), dim=1).indices
+
+    def index(self, device: torch.device) -> Index:
+        """Return what is searched, moved to a device and kept there.
+
+        Raises:
+            UnsupportedError: No corpus has been read.
+        """
+        if self._index is None:
+            raise UnsupportedError(
+                "no corpus has been read to look up in: call take_tokenizer with the data's tokenizer"
+            )
+        if self._index.tokens.device != device:
+            self._index = Index(*(one.to(device) for one in self._index))
+        return self._index
 
 
 def refuse_documents(mask: AttentionMask) -> None:

@@ -19,6 +19,7 @@ from torchloom_text.configs import WordConfig
 from torchloom_text.tokenization import WordTokenizer
 from torchloom_transformer.configs import EncoderConfig, RetrievalConfig
 from torchloom_transformer.encoder import Encoder
+from torchloom_transformer.retrieval import Index
 from torchloom_transformer.sizes import parameter_count
 
 LINES = (
@@ -51,6 +52,11 @@ def make(form: str, corpus: Path, *, retrieval: dict[str, Any] | None = None, **
     network = target(config(**options, retrieval=looks), spec, SDPA)
     network.take_tokenizer(words)
     return network.double().eval()
+
+
+def index_of(network: Any) -> Index:
+    index: Index = network.retrieval.index(torch.device("cpu"))
+    return index
 
 
 @pytest.fixture
@@ -99,9 +105,9 @@ def test_padding_and_special_tokens_are_not_looked_up(corpus: Path) -> None:
 
 @pytest.mark.parametrize(("cut", "count"), [("lines", 9), ("running", 8)])
 def test_pieces_hold_the_whole_text(corpus: Path, cut: str, count: int) -> None:
-    retrieval = make("encoder", corpus, retrieval={"cut": cut}).retrieval
-    assert len(retrieval.tokens) == count
-    pieces = [row[:length] for row, length in zip(retrieval.tokens, retrieval.lengths, strict=True)]
+    index = index_of(make("encoder", corpus, retrieval={"cut": cut}))
+    assert len(index.tokens) == count
+    pieces = [row[:length] for row, length in zip(index.tokens, index.lengths, strict=True)]
     assert torch.equal(torch.cat(pieces), tokenizer().encode(" ".join(LINES)))
     assert max(map(len, pieces)) == 4
 
@@ -112,19 +118,19 @@ def test_a_folder_is_read_file_by_file(tmp_path: Path, corpus: Path) -> None:
     for number, line in enumerate(LINES):
         where = folder / "inner" if number % 2 else folder
         (where / f"{number}.txt").write_text(line, encoding="utf-8")
-    one, other = make("encoder", corpus).retrieval, make("encoder", folder).retrieval
+    one, other = index_of(make("encoder", corpus)), index_of(make("encoder", folder))
     assert sorted(one.tokens.tolist()) == sorted(other.tokens.tolist())
 
 
 def test_what_is_read_are_the_pieces_alone_one_behind_the_other(corpus: Path) -> None:
     network = make("encoder", corpus, retrieval={"pieces": 3})
     tokens, lengths = asked("in the red house lives a small cat", "mouse")
-    retrieval = network.retrieval
+    retrieval, index = network.retrieval, index_of(network)
     found = retrieval(network.embeddings, tokens, lengths)
     for row, places in enumerate(retrieval.look_up(tokens, lengths)):
         parts = []
         for place in places:
-            piece = retrieval.tokens[place, : retrieval.lengths[place]][None]
+            piece = index.tokens[place, : index.lengths[place]][None]
             parts.append(retrieval.stack(network.embeddings(piece), AttentionMask())[0])
         wanted = torch.cat(parts)
         assert found.mask.key_lengths[row] == len(wanted)
@@ -172,7 +178,7 @@ def test_the_first_window_finds_nothing_and_later_ones_do(corpus: Path) -> None:
     network = make("decoder", corpus)
     tokens = drawn(2, 12)
     before = network.sequence(tokens)
-    network.retrieval.tokens[:] = 5
+    index_of(network).tokens[:] = 5
     after = network.sequence(tokens)
     close(after[:, :4], before[:, :4])
     assert ((after - before)[:, 4:].abs().amax((0, 2)) > 1e-3).all()
