@@ -95,6 +95,26 @@ class CNNConfig(ArchitectureConfig):
 
 
 @dataclass
+class TextCNNConfig(ArchitectureConfig):
+    """A convolutional network over texts; the defaults are Kim's, but for vectors of words that nobody pre-trained."""
+
+    embedding_dim: int = option(128, "Length of the token vectors.", ge=1)
+    kernel_sizes: list[int] = option(
+        lambda: [3, 4, 5], "Widths of the kernels.", unit="tokens", source="https://aclanthology.org/D14-1181"
+    )
+    channels: int = option(
+        100, "Output channels of each width's convolution.", ge=1, source="https://aclanthology.org/D14-1181"
+    )
+    dropout: float = option(
+        0.5,
+        "Probability of dropping entries of the vector given.",
+        ge=0,
+        lt=1,
+        source="https://aclanthology.org/D14-1181",
+    )
+
+
+@dataclass
 class GANConfig:
     """A generator and a discriminator; the defaults are a small pair of dense and pooled networks."""
 

@@ -29,6 +29,14 @@ def torchloom_components() -> list[Component]:
         ),
         Component(
             kind="architecture",
+            name="text_cnn",
+            target="torchloom_vision.text_cnn:TextCNN",
+            config="torchloom_vision.configs:TextCNNConfig",
+            summary="Convolutions of several widths over a text or a series, each one's largest answer",
+            source="Kim 2014, https://aclanthology.org/D14-1181",
+        ),
+        Component(
+            kind="architecture",
             name="gan",
             target="torchloom_vision.gan:GAN",
             config="torchloom_vision.configs:GANConfig",
