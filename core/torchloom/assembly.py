@@ -38,7 +38,7 @@ from torchloom.errors import ConfigError, Problem
 from torchloom.module import TorchloomModule
 from torchloom.registry import Registry, current
 from torchloom.schema import to_config, to_plain
-from torchloom.starting import Start, settings_of, take_tokenizer, take_weights
+from torchloom.starting import Start, settings_of, take_head, take_tokenizer, take_weights
 from torchloom.starting import prepare as prepare_start
 
 DEFAULT_EPOCHS = 10
@@ -178,6 +178,8 @@ def make_network(config: DictConfig, spec: Spec, tokenizer: Tokenizer | None, ex
         for block in architecture.blocks():
             _recompute_activations(block)
     model = Model(architecture, objective.head(architecture), objective.protocol)
+    if start is not None and objective.inherits:
+        take_head(model, objective, start)
     return Network(config, spec, tokenizer, kernel, architecture, objective, model, start)
 
 

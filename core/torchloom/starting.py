@@ -14,12 +14,14 @@ from torchloom import checkpoint, registry
 from torchloom.checkpoint import Record
 from torchloom.configs import ArchitectureConfig
 from torchloom.contracts.architecture import Architecture
+from torchloom.contracts.objective import Model, Objective
 from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import CheckpointError, ConfigError, MissingDependencyError, Problem
 from torchloom.schema import to_config, to_plain
 
 BACKBONE = "model.architecture."
-"""What the keys of an architecture's weights begin with in a checkpoint."""
+HEAD = "model.head."
+"""What the keys of their weights begin with in a checkpoint."""
 
 
 @dataclass
@@ -151,6 +153,36 @@ def take_weights(architecture: Architecture, source: str) -> Start:
     architecture.load_state_dict(own)
     start.taken.sort()
     return start
+
+
+def take_head(model: Model, objective: Objective, start: Start) -> None:
+    """Load the other run's head too, if its objective has the same; of another vocabulary the rows that both have.
+
+    An output layer that shares the embedding's matrix has its weights already.
+
+    Args:
+        model: Its backbone comes from ``start``; its head, newly made, is changed in place.
+        objective: What it will be trained on.
+        start: Where the backbone came from; what is taken is moved there from what was left behind.
+    """
+    content = checkpoint.read(checkpoint.best(start.source))
+    if model.head is None or checkpoint.record_of(content).config["objective"]["name"] not in objective.inherits:
+        return
+    embedding = model.architecture.input_embedding()
+    own = model.head.state_dict()
+    for key, mine in own.items():
+        theirs = content["state_dict"].get(HEAD + key)
+        shared = embedding is not None and mine.data_ptr() == embedding.weight.data_ptr()
+        if shared or theirs is None or mine.shape[1:] != theirs.shape[1:]:
+            continue
+        rows = min(len(mine), len(theirs))
+        own[key] = torch.cat((theirs[:rows].to(mine), mine[rows:]))
+        start.left.remove(f"head.{key}")
+        if len(mine) == len(theirs):
+            start.taken.append(f"head.{key}")
+        else:
+            start.resized[f"head.{key}"] = (len(theirs), len(mine))
+    model.head.load_state_dict(own)
 
 
 def prepare(architecture: Architecture, settings: ArchitectureConfig) -> None:

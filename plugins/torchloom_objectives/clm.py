@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ class CLM(Objective):
     """
 
     accepts = (TokenSpec,)
+    inherits: ClassVar[frozenset[str]] = frozenset({"clm", "chat"})
     spec: TokenSpec
     config: CLMConfig | ChatConfig
 

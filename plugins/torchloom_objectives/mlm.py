@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ class MLM(Objective):
 
     accepts = (TokenSpec,)
     protocol = "sequence"
+    inherits: ClassVar[frozenset[str]] = frozenset({"mlm"})
     spec: TokenSpec
     config: MLMConfig
 

@@ -40,6 +40,7 @@ class Seq2Seq(Objective):
 
     accepts = (Seq2SeqSpec, TokenSpec)
     protocol = "seq2seq"
+    inherits: ClassVar[frozenset[str]] = frozenset({"seq2seq"})
     continues: ClassVar[bool] = False
     spec: Seq2SeqSpec | TokenSpec
     config: Seq2SeqConfig

@@ -115,6 +115,8 @@ class Objective(ABC):
         protocol: The protocol it needs of the architecture.
         monitor: The metric by which checkpoints are compared, such as ``"val/accuracy"``, and whether more is better.
         manual: Whether it takes its own optimiser steps (see `ManualObjective`).
+        inherits: Names of objectives with the same head, an output layer over the vocabulary: a run that starts from one on
+            any of these takes that head too.
         continues: Whether texts that it generates begin with their prompts.
         tokenizer: The data's tokenizer, trained, or None if it has none; set before `check`, `head` and `examples`.
         config: Its config dataclass; what an objective fills in of it when it is built goes into checkpoints.
@@ -125,6 +127,7 @@ class Objective(ABC):
     needs_causal: bool = False
     monitor: tuple[str, bool] = ("val/loss", False)
     manual: ClassVar[bool] = False
+    inherits: ClassVar[frozenset[str]] = frozenset()
     continues: ClassVar[bool] = True
     tokenizer: Tokenizer | None = None
 
