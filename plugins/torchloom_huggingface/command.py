@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torchloom import assembly, checkpoint, run
 from torchloom.composing import compose
 from torchloom.contracts.architecture import restoring
-from torchloom.contracts.spec import Seq2SeqSpec, Spec, TokenSpec
+from torchloom.contracts.spec import ChatSpec, Seq2SeqSpec, Spec, TokenSpec
 from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import CheckpointError, ConfigError, Problem, UnsupportedError
 from torchloom.inference import Loaded, load
@@ -77,7 +77,7 @@ def give_out(config: DictConfig) -> int:
         (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         if loaded.tokenizer is not None:
-            _write_tokenizer(loaded.tokenizer, folder)
+            _write_tokenizer(loaded.tokenizer, loaded.spec, folder)
     print(out.resolve())
     return 0
 
@@ -122,6 +122,8 @@ def _exported(loaded: Loaded) -> tuple[Settings, State]:
     config |= {"model_type": layout.model_type, "architectures": [head or layout.bare]}
     for name in ("pad", "bos", "eos"):
         config[f"{name}_token_id"] = getattr(spec, f"{name}_id")
+    if isinstance(spec, ChatSpec):
+        config["eos_token_id"] = spec.end_id  # where transformers ends an answer
     if layout.objective == "seq2seq":
         known = (spec.bos_id, spec.pad_id, spec.eos_id)
         config["decoder_start_token_id"] = next((token for token in known if token is not None), None)
@@ -141,7 +143,7 @@ def _refuse_left(layout: Layout, state: State, written: set[str], with_head: boo
             raise UnsupportedError(f"{key} has no place in the layout of {layout.model_type}")
 
 
-def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+def _write_tokenizer(tokenizer: Tokenizer, spec: Spec, folder: Path) -> None:
     state = tokenizer.state()
     try:
         theirs = "model" in json.loads(state)
@@ -153,6 +155,8 @@ def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     (folder / "tokenizer.json").write_text(state, encoding="utf-8")
     special = {name: tokenizer.special_id(name) for name in _SPECIAL}
     tokens = {f"{name}_token": tokenizer.decode([token]) for name, token in special.items() if token is not None}
+    if isinstance(spec, ChatSpec):
+        tokens["chat_template"] = spec.template
     text = json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **tokens}, indent=2)
     (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
 

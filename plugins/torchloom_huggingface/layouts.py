@@ -403,7 +403,7 @@ LAYOUTS = {
         Layout(
             model_type="gpt2",
             bare="GPT2Model",
-            classes={"clm": "GPT2LMHeadModel"},
+            classes={"clm": "GPT2LMHeadModel", "chat": "GPT2LMHeadModel"},
             architecture="decoder",
             objective="clm",
             settings=_gpt2_settings,
@@ -414,7 +414,7 @@ LAYOUTS = {
         Layout(
             model_type="llama",
             bare="LlamaModel",
-            classes={"clm": "LlamaForCausalLM"},
+            classes={"clm": "LlamaForCausalLM", "chat": "LlamaForCausalLM"},
             architecture="decoder",
             objective="clm",
             settings=_llama_settings,
