@@ -53,6 +53,7 @@ def test_a_language_model_goes_on_to_chat(first: Path, tmp_path: Path, capsys: p
     known = torchloom.load(first).tokenizer
     assert known is not None
     assert torch.equal(loaded.tokenizer.encode("def main():"), known.encode("def main():"))
+    assert loaded.evaluate("val")[0]["val/loss"] > 0
     texts = loaded.generate("What is 7?", max_new_tokens=5, seed=3).texts
     capsys.readouterr()
     for stream in ("true", "false"):
