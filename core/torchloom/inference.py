@@ -18,7 +18,7 @@ from torchloom.contracts.objective import GenerateRequest, Model, Objective, Sam
 from torchloom.contracts.spec import Spec
 from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.data import Loader
-from torchloom.errors import CheckpointError, DataError
+from torchloom.errors import CheckpointError, ConfigError, DataError, Problem
 from torchloom.module import Meter
 from torchloom.schema import to_plain
 
@@ -142,8 +142,10 @@ class Loaded:
         if prepare:
             dataset.prepare()
             if dataset.spec != self.spec:
+                given, trained = dataset.spec.unlike(self.spec)
                 raise DataError(
-                    f"dataset={self.config.dataset.name} gives {dataset.spec}, but the model was trained on {self.spec}"
+                    f"dataset={self.config.dataset.name}: gives {given}, but the model was trained on {trained}; give data "
+                    "like that, and leave out what changes it"
                 )
         return dataset
 
@@ -168,13 +170,17 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, device: str | None 
 
     Raises:
         CheckpointError: Missing, cut short, or of another architecture than its config says.
-        ConfigError: An override that does not fit.
+        ConfigError: An override that does not fit, or one of the tokenizer, which the checkpoint brings.
     """
     file = checkpoint.best(path)
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     content = checkpoint.read(file, device=target)
     record = checkpoint.record_of(content)
     config = continuing.continue_config(record.config, list(overrides))
+    changed = continuing.changed_keys(record.config, config) if overrides and record.tokenizer is not None else []
+    if any(key.startswith("tokenizer.") for key in changed):
+        message = f"the checkpoint brings its own, {record.config['tokenizer']['name']}, and knows no other"
+        raise ConfigError([Problem("tokenizer", message, "leave out what changes it")])
     spec = assembly.restored_spec(record)
     tokenizer = None
     if config.get("tokenizer") is not None and record.tokenizer is not None:

@@ -97,6 +97,10 @@ def work(config: DictConfig, folder: Path, **known: Any) -> dict[str, Any]:
     """
     summary = {**_new_summary(config), **known}
     first = int(os.environ.get("RANK", "0")) == 0
+    if config.ckpt:
+        # Where the weights of a continued run once came from, only its first part knew.
+        with contextlib.suppress(OSError, ValueError):
+            summary["start"] = read_summary(folder).get("start")
     if first:
         write_json(folder / SUMMARY, summary)
     try:
@@ -256,6 +260,8 @@ def _train_here(config: DictConfig, folder: Path, summary: dict[str, Any]) -> No
         else:
             with restoring():
                 run = assemble(config, folder, continued=checkpoint.record_of(content))
+        if run.network.start is not None and run.trainer.is_global_zero:
+            print(f"torchloom: architecture.init_from={run.network.start}", file=sys.stderr)
         begun = time.perf_counter()
         try:
             with _stop_behind_step(run.trainer):
@@ -290,8 +296,10 @@ def _test(run: Run) -> None:
 def _fill_summary(summary: dict[str, Any], run: Run, seconds: float) -> None:
     from torchloom.contracts.spec import ImageSpec, TokenSpec
     from torchloom.progress import Progress
+    from torchloom.starting import Start
 
-    module, trainer, spec, start = run.module, run.trainer, run.network.spec, run.network.start
+    module, trainer, spec = run.module, run.trainer, run.network.spec
+    start = dataclasses.asdict(run.network.start) if run.network.start else summary.get("start")
     parameters = list(module.model.parameters())
     training = next(one.seconds for one in _callbacks(trainer) if isinstance(one, Progress))
     rate = module.examples_seen_here * trainer.world_size / training if training else 0.0
@@ -308,8 +316,8 @@ def _fill_summary(summary: dict[str, Any], run: Run, seconds: float) -> None:
             "trainable": sum(p.numel() for p in parameters if p.requires_grad),
         },
         compile=module.compile_model,
-        notes=run.network.architecture.notes() | ({"init_from": str(start)} if start else {}),
-        start=dataclasses.asdict(start) if start else None,
+        notes=run.network.architecture.notes() | ({"init_from": str(Start(**start))} if start else {}),
+        start=start,
         checkpoint=str(newest.relative_to(trainer.default_root_dir)) if newest is not None else None,
     )
     if isinstance(spec, TokenSpec):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -123,7 +124,11 @@ class Recurrent(Architecture):
         if mask is not None:
             self._check_mask(mask, state)
         embedded = self.dropout(self.embedding(tokens))
-        outputs, hidden = self.layers(embedded, None if state is None else state.hidden)
+        # On a processor torch has no LSTM in mixed precision; all cells run there in that of their weights.
+        mixed = embedded.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        with torch.autocast("cpu", enabled=False) if mixed else nullcontext():
+            given = embedded.to(self.layers.weight_ih_l0.dtype) if mixed else embedded
+            outputs, hidden = self.layers(given, None if state is None else state.hidden)
         if state is not None:
             state.hidden = hidden
         vectors: Tensor = self.dropout(outputs)

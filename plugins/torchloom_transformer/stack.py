@@ -46,7 +46,7 @@ class Embeddings(nn.Module):
                 x_BTC = x_BTC * self.scale
         else:
             assert self.series is not None
-            x_BTC = self.series(inputs)
+            x_BTC = self.series(inputs).to(self.series.weight.dtype)  # as an embedding's, in mixed precision too
         if self.position is not None:
             x_BTC = x_BTC + self.position.weight[start : start + length]
         if self.sinusoidal:

@@ -27,7 +27,7 @@ def refused(overrides: list[str], folder: Path, error: type[TorchloomError] = Co
         (
             ["objective=clm"],
             "objective=clm: takes text, but dataset 'digits' gives images\n"
-            "    choose one of objective=adversarial,classification, or another dataset",
+            "    choose one of objective=adversarial,classification,distillation, or another dataset",
         ),
         (
             ["objective=adversarial"],
@@ -129,8 +129,27 @@ def test_a_checkpoint_works_without_its_run_folder_and_refuses_other_data(traine
     assert set(values) == {"val/loss", "val/accuracy", "val/f1"}
     assert sum(map(sum, tables["val/confusion_matrix"])) == 179
     assert len(loaded.predict(split="val")) == 179
-    with pytest.raises(DataError, match="but the model was trained on"):
+    with pytest.raises(DataError) as caught:
         torchloom.load(alone, ["dataset.image_size=32"]).evaluate("val")
+    assert str(caught.value) == (
+        "dataset=digits: gives height=32, width=32, but the model was trained on height=28, width=28; give data like that, "
+        "and leave out what changes it"
+    )
+
+
+def test_another_tokenizer_than_the_checkpoints_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("one two three " * 100, encoding="utf-8")
+    words = ["dataset=text_files", f"dataset.path={text}", "dataset.context_length=8", "dataset.batch_size=4"]
+    words += ["architecture=lstm", "architecture.hidden_size=8", "architecture.embedding_dim=8", "objective=clm"]
+    torchloom.train(torchloom.compose([*SMALL, *words]), tmp_path / "run")
+    for change in ("tokenizer=word", "tokenizer=byte", "tokenizer.special_tokens=[pad,unk]"):
+        with pytest.raises(ConfigError) as caught:
+            torchloom.load(tmp_path / "run", [change])
+        assert str(caught.value) == (
+            "tokenizer: the checkpoint brings its own, char, and knows no other\n    leave out what changes it"
+        )
+    assert torchloom.load(tmp_path / "run", ["dataset.batch_size=2"]).evaluate("val")[0]
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:

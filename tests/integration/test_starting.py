@@ -80,6 +80,23 @@ def test_backbone_and_tokenizer_come_from_the_run(first: Path, tmp_path: Path) -
     assert start.left == ["head.weight"]
 
 
+def test_what_was_taken_is_told_at_once_and_in_the_summary_of_a_continued_run_too(
+    first: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shape = [*TEXT, *SHAPE, "architecture.positions=learned"]
+    start = [*shape, "dataset.context_length=24", f"architecture.init_from={first}"]
+    told = f"{first}: 20 tensors taken, 1 resized, 1 left behind"
+    summary = run.train(compose(start), tmp_path / "second")
+    assert capfd.readouterr().err.splitlines().count(f"torchloom: architecture.init_from={told}") == 1
+    goes_on = run.train(
+        run.continued(checkpoint.newest(tmp_path / "second"), ["trainer.max_steps=3"]), tmp_path / "second"
+    )
+    assert "init_from" not in capfd.readouterr().err
+    assert goes_on["notes"] == summary["notes"] == {"init_from": told}
+    assert goes_on["start"]["taken"] == summary["start"]["taken"]
+    assert summary["start"]["resized"] == {"embeddings.position.weight": (16, 24)}
+
+
 def test_summary_tells_where_the_weights_came_from(first: Path, tmp_path: Path) -> None:
     config = compose([*TEXT, *SHAPE, "architecture.positions=learned", f"architecture.init_from={first}"])
     summary = run.train(config, tmp_path / "second")

@@ -22,6 +22,18 @@ class Spec:
         """Return plain values only, with the class name under ``"spec"``."""
         return {"spec": type(self).__name__, **dataclasses.asdict(self)}
 
+    def unlike(self, other: Spec) -> tuple[str, str]:
+        """Return in words what this spec has, and what another has in its place: ``("num_classes=3", "num_classes=2")``."""
+        if type(self) is not type(other):
+            return self.name, other.name
+        pairs = [
+            (f"{key}={mine}", f"{key}={getattr(other, key)}")
+            for key, mine in vars(self).items()
+            if mine != getattr(other, key)
+        ]
+        mine, theirs = zip(*pairs, strict=True) if pairs else ((), ())
+        return ", ".join(mine), ", ".join(theirs)
+
 
 def spec_from_dict(values: dict[str, Any]) -> Spec:
     """Rebuild a spec from `Spec.to_dict`.
