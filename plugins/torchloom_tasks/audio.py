@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -20,6 +21,8 @@ from torchloom_tasks.configs import AudioFolderConfig
 from torchloom_tasks.division import SPLITS, check_shares, digest, divide
 
 _FLOOR = 1e-6
+_UNKNOWN = 2**31 - 2**16
+"""A file written to a pipe promises this many bytes or more, since nobody knew how many would come."""
 _LISTS: dict[SplitName, str] = {"val": "validation_list.txt", "test": "testing_list.txt"}
 
 
@@ -46,7 +49,11 @@ class AudioFolder(Dataset):
             raise ConfigError([Problem("dataset.mels", message, "lower it, or raise dataset.window")])
 
     def prepare(self) -> None:
-        """Look at the folders."""
+        """Look at the folders, and at the beginning of every file.
+
+        Raises:
+            DataError: There is none, or one cannot be used; names it.
+        """
         _ = self._files
 
     @property
@@ -84,7 +91,10 @@ class AudioFolder(Dataset):
         folders = {name: root / name for name in SPLITS if (root / name).is_dir()}
         if "train" not in folders:
             folders = {"train": root}
-        found = {name: sorted(folder.glob("[!._]*/*.wav")) for name, folder in folders.items()}
+        found = {
+            name: sorted(path for path in folder.glob("[!._]*/*") if path.suffix.lower() == ".wav")
+            for name, folder in folders.items()
+        }
         classes = tuple(sorted({path.parent.name for path in found["train"]}))
         if len(classes) < 2:
             raise DataError(
@@ -95,6 +105,8 @@ class AudioFolder(Dataset):
             for path in paths:
                 if path.parent.name not in classes:
                     raise DataError(f"{path.parent}: class {path.parent.name!r} has no folder in {folders['train']}")
+                with _opened(path, self.config.sample_rate):
+                    pass  # what cannot be used is told before training
         if len(found) == 1:
             found.update(self._listed(root, found["train"]))
         held = {path for name in SPLITS[1:] for path in found.get(name, ())}
@@ -143,23 +155,40 @@ def read_wav(path: Path, sample_rate: int) -> Tensor:
         float32 ``(samples,)``, in ``[-1, 1]``.
 
     Raises:
-        DataError: It is broken, empty, or of another sample rate.
+        DataError: It is broken, cut short, empty, or of another sample rate.
+    """
+    with _opened(path, sample_rate) as file:
+        channels, width = file.getnchannels(), file.getsampwidth()
+        content = file.readframes(file.getnframes())
+    values = _samples(content[: len(content) // (channels * width) * channels * width], width)
+    return torch.from_numpy(values.reshape(-1, channels).mean(1))
+
+
+@contextmanager
+def _opened(path: Path, sample_rate: int) -> Iterator[wave.Wave_read]:
+    """Open a WAV file, whose beginning shows whether it can be used.
+
+    Raises:
+        DataError: It cannot.
     """
     try:
         with wave.open(str(path), "rb") as file:
-            channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
-            content = file.readframes(file.getnframes())
+            rate, frames = file.getframerate(), file.getnframes()
+            if rate != sample_rate:
+                raise DataError(
+                    f"{path}: has {rate} samples a second, not {sample_rate}; set dataset.sample_rate={rate} if all have, "
+                    "or convert it"
+                )
+            if not frames:
+                raise DataError(f"{path}: holds no sound; remove it")
+            promised, size = frames * file.getnchannels() * file.getsampwidth(), path.stat().st_size
+            if size < promised < _UNKNOWN:
+                raise DataError(
+                    f"{path}: is cut short: {size} bytes, of {promised} that it promises; replace or remove it"
+                )
+            yield file
     except (OSError, EOFError, wave.Error) as error:
         raise DataError(f"{path}: not an uncompressed WAV file ({str(error) or 'cut short'}); convert it") from error
-    if rate != sample_rate:
-        raise DataError(
-            f"{path}: has {rate} samples a second, not {sample_rate}; set dataset.sample_rate={rate} if all have, or "
-            "convert it"
-        )
-    values = _samples(content[: len(content) // (channels * width) * channels * width], width)
-    if not len(values):
-        raise DataError(f"{path}: holds no sound; remove it")
-    return torch.from_numpy(values.reshape(-1, channels).mean(1))
 
 
 def _samples(content: bytes, width: int) -> NDArray[np.float32]:

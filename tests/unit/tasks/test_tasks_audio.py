@@ -158,6 +158,28 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         read_wav(path, RATE)
     with pytest.raises(DataError, match=r"none\.wav: holds no sound; remove it"):
         read_wav(write(tmp_path / "none.wav", tone(300, 0)), RATE)
+    cut = write(tmp_path / "cut.wav", tone(300, 0.1))
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[:900])
+    told = f"{cut}: is cut short: 900 bytes, of 1600 that it promises; replace or remove it"
+    with pytest.raises(DataError) as caught:
+        read_wav(cut, RATE)
+    assert str(caught.value) == told
+    # A recording that came through a pipe, whose length nobody knew when its beginning was written.
+    cut.write_bytes(whole[:40] + b"\xff\xff\xff\x7f" + whole[44:])
+    assert len(read_wav(cut, RATE)) == 800
+
+
+def test_files_of_all_splits_are_looked_at_before_training(tmp_path):
+    folder(tmp_path)
+    bad = write(tmp_path / "low" / "odd.WAV", tone(300), rate=16_000)
+    with pytest.raises(DataError, match=r"odd\.WAV: has 16000 samples a second, not 8000"):
+        audio(tmp_path).prepare()
+    write(bad, torch.zeros(800))  # silence is a sound
+    dataset = audio(tmp_path)
+    batches = [everything(dataset.split(name)) for name in ("train", "val", "test")]
+    assert sum(len(batch["label"]) for batch in batches) == 21
+    assert all(batch["series"].isfinite().all() for batch in batches)
 
 
 def test_a_folder_without_classes_is_named(tmp_path):
