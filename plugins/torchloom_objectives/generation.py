@@ -151,6 +151,7 @@ def penalise_repetition(logits: Tensor, tokens: Tensor, penalty: float) -> Tenso
     return logits.scatter(1, tokens, torch.where(seen > 0, seen / penalty, seen * penalty))
 
 
+@torch.inference_mode()
 def write(
     predict: Predictor,
     starts: Sequence[list[int]],
@@ -182,15 +183,17 @@ def write(
     while running:
         length = tokens.shape[1]
         ready = [row for row in sorted(running) if len(starts[row]) <= length]
-        new = torch.tensor([start[length] if length < len(start) else 0 for start in starts])
+        new = [start[length] if length < len(start) else 0 for start in starts]
         logits = predict(tokens)
         if ready:
             own = [generators[row] for row in ready]
-            logits = penalise_repetition(_finite(logits[ready]), tokens[ready], request.repetition_penalty)
-            new[ready] = _choose(logits, request, own)
-        tokens = torch.cat((tokens, new[:, None]), dim=1)
+            rows = slice(None) if len(ready) == len(starts) else ready
+            logits = penalise_repetition(_finite(logits[rows]), tokens[rows], request.repetition_penalty)
+            for row, token in zip(ready, _choose(logits, request, own).tolist(), strict=True):
+                new[row] = token
+        tokens = torch.cat((tokens, torch.tensor(new)[:, None]), dim=1)
         for row in ready:
-            token = int(new[row])
+            token = new[row]
             if token == eos_id:
                 running.discard(row)
                 continue
@@ -204,6 +207,7 @@ def write(
     return made
 
 
+@torch.inference_mode()
 def search(
     predict: Predictor,
     starts: Tensor,
@@ -387,8 +391,11 @@ def _choose(logits: Tensor, request: GenerateRequest, generators: list[torch.Gen
         return logits.argmax(dim=-1)
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / request.temperature
     probability = filter_logits(logits, request.top_k, request.top_p).softmax(dim=-1)
-    rows = zip(probability, generators, strict=True)
-    return torch.cat([torch.multinomial(row, 1, generator=generator) for row, generator in rows])
+    # As `torch.multinomial` draws, but for all rows at once, each with its own source of randomness.
+    noise = torch.empty_like(probability)
+    for row, generator in zip(noise, generators, strict=True):
+        row.exponential_(generator=generator)
+    return (probability / noise).argmax(dim=-1)
 
 
 def _generators(count: int, source: torch.Generator | None) -> list[torch.Generator]:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from torchloom_transformer.positions import Rotation
+
 
 class LayerCache:
     """Keys and values of one layer, in memory that is taken once.
@@ -25,10 +27,11 @@ class LayerCache:
 
     def extend(self, k_BGTD: Tensor, v_BGTD: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """Write keys and values at ``start`` and return those of all positions so far, in the precision given."""
-        end = start + k_BGTD.shape[2]
-        self.k_BGSD[:, :, start:end] = k_BGTD
-        self.v_BGSD[:, :, start:end] = v_BGTD
-        return self.k_BGSD[:, :, :end].to(k_BGTD.dtype), self.v_BGSD[:, :, :end].to(v_BGTD.dtype)
+        length = k_BGTD.shape[2]
+        self.k_BGSD.narrow(2, start, length).copy_(k_BGTD)
+        self.v_BGSD.narrow(2, start, length).copy_(v_BGTD)
+        end = start + length
+        return self.k_BGSD.narrow(2, 0, end).to(k_BGTD.dtype), self.v_BGSD.narrow(2, 0, end).to(v_BGTD.dtype)
 
     def reorder(self, rows: Tensor) -> None:
         """Put rows in other places."""
@@ -45,6 +48,7 @@ class KVCache:
         length: Tokens fed so far.
         max_length: Tokens there is room for.
         tokens: All of them, int64 ``(batch, length)``, where a network looks them up.
+        rotation: Angles of all positions that there is room for, where a network rotates.
     """
 
     def __init__(self, layers: Sequence[LayerCache], max_length: int) -> None:
@@ -52,6 +56,7 @@ class KVCache:
         self.length = 0
         self.max_length = max_length
         self.tokens: Tensor | None = None
+        self.rotation: Rotation | None = None
 
     def reorder(self, rows: Tensor) -> None:
         """Go on from other rows: row ``i`` becomes what row ``rows[i]`` was.

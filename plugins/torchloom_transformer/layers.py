@@ -65,7 +65,7 @@ class Block(nn.Module):
         self.cross_attention = CrossAttention(config, attention) if cross else None
         self.feed_forward_norm = norm(config)
         self.feed_forward = Experts(config) if config.experts else FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
 
     def forward(
         self,
@@ -89,11 +89,11 @@ class Block(nn.Module):
         return self._add(x_BTC, self.feed_forward_norm, lambda x: self.feed_forward(x, mask))
 
     def _add(self, x_BTC: Tensor, normalise: nn.Module, layer: Callable[[Tensor], Tensor]) -> Tensor:
-        if self.before:
-            added: Tensor = x_BTC + self.dropout(layer(normalise(x_BTC)))
-            return added
-        normalised: Tensor = normalise(x_BTC + self.dropout(layer(x_BTC)))
-        return normalised
+        added = layer(normalise(x_BTC) if self.before else x_BTC)
+        if self.training and self.dropout:
+            added = F.dropout(added, self.dropout)
+        output: Tensor = x_BTC + added if self.before else normalise(x_BTC + added)
+        return output
 
 
 class SelfAttention(nn.Module):

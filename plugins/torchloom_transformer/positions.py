@@ -45,6 +45,10 @@ class Rotation:
         cos, sin = angle.cos(), angle.sin()
         return cls(torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None])
 
+    def at(self, start: int, length: int) -> Rotation:
+        """Return those of ``length`` positions from the one numbered ``start`` among these."""
+        return Rotation(self.cos.narrow(0, start, length), self.sin.narrow(0, start, length))
+
     def apply(self, x_BTHD: Tensor) -> Tensor:
         """Rotate vectors by their positions' angles; element ``i`` is paired with element ``i + head_dim / 2``.
 

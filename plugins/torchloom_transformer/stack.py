@@ -10,6 +10,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from torchloom.contracts.attention import Attention, AttentionMask
 from torchloom.contracts.spec import SeriesSpec, Spec
@@ -35,7 +36,7 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(context_length, config.d_model) if config.positions == "learned" else None
         self.segment = nn.Embedding(segments, config.d_model) if segments else None
         self.norm = norm(config) if config.embedding_norm else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
 
     def forward(self, inputs: Tensor, start: int = 0, segments: Tensor | None = None) -> Tensor:
         """Map token ids ``(batch, seq)``, or vectors ``(batch, seq, channels)``, to ``(batch, seq, d_model)``."""
@@ -56,8 +57,7 @@ class Embeddings(nn.Module):
             x_BTC = x_BTC + (self.segment.weight[0] if alike else self.segment(segments))
         if self.norm is not None:
             x_BTC = self.norm(x_BTC)
-        output: Tensor = self.dropout(x_BTC)
-        return output
+        return F.dropout(x_BTC, self.dropout) if self.training and self.dropout else x_BTC
 
 
 class Stack(nn.Module):
@@ -119,14 +119,13 @@ class Stack(nn.Module):
             raise UnsupportedError(f"the KV cache has room for {state.max_length} tokens, and {end} were fed to it")
         bias = None if self.relative is None else self.relative(start, length, end)
         mask = dataclasses.replace(mask, causal=self.causal, query_offset=start, bias=bias)
-        rotation = None
-        if self.config.positions == "rope":
-            rotation = Rotation.of(start, length, head_dim(self.config), self.config.rope_theta, x_BTC.device)
+        rotation = self._rotation(start, length, state, x_BTC.device)
 
         self.balances = []
-        running = x_BTC.new_ones(*x_BTC.shape[:2], 1)
-        mixed = torch.zeros_like(x_BTC)
-        steps = torch.zeros_like(running)
+        if self.halt is not None:
+            running = x_BTC.new_ones(*x_BTC.shape[:2], 1)
+            mixed = torch.zeros_like(x_BTC)
+            steps = torch.zeros_like(running)
         for step in range(self.steps):
             if self.steps > 1:
                 x_BTC = x_BTC + sinusoidal(step, 1, x_BTC.shape[-1], x_BTC.device).to(x_BTC.dtype)
@@ -149,6 +148,17 @@ class Stack(nn.Module):
         if state is not None:
             state.length = end
         return x_BTC if self.norm is None else self.norm(x_BTC)
+
+    def _rotation(self, start: int, length: int, state: KVCache | None, device: torch.device) -> Rotation | None:
+        """Return the angles of some positions; a state keeps those of all, lest they be computed at every step."""
+        config = self.config
+        if config.positions != "rope":
+            return None
+        if state is None:
+            return Rotation.of(start, length, head_dim(config), config.rope_theta, device)
+        if state.rotation is None:
+            state.rotation = Rotation.of(0, state.max_length, head_dim(config), config.rope_theta, device)
+        return state.rotation.at(start, length)
 
     def new_state(self, batch_size: int, max_length: int) -> KVCache:
         """Return an empty KV cache."""
