@@ -167,7 +167,7 @@ def make_network(config: DictConfig, spec: Spec, tokenizer: Tokenizer | None, ex
     settings = settings_of(architecture)
     start = None
     if settings.init_from is not None and not is_restoring():
-        start = take_weights(architecture, settings.init_from)
+        start = take_weights(architecture, settings.init_from, settings.init_blocks)
     prepare_start(architecture, settings)
     objective: Objective = build("objective", config.objective, spec)
     objective.tokenizer = tokenizer

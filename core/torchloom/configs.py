@@ -70,6 +70,12 @@ class ArchitectureConfig:
         None,
         "Run folder or checkpoint whose backbone, and tokenizer, this one starts with, whatever its objective was.",
     )
+    init_blocks: list[int] = option(
+        list,
+        "Blocks of that run, from 1 and in this order, that this one's begin with; each with its own unless given.",
+        ge=1,
+        source="arXiv:1910.01108, section 3, takes every second",
+    )
     freeze: int = option(
         0,
         "Blocks, from the input on, that do not learn, nor does what lies below them; -1 is the whole backbone.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,7 +118,7 @@ def _record(place: str, source: str) -> Record:
         raise CheckpointError(f"{place}={source}: {error}\n    {mend}") from error
 
 
-def take_weights(architecture: Architecture, source: str) -> Start:
+def take_weights(architecture: Architecture, source: str, blocks: Sequence[int] = ()) -> Start:
     """Load the weights of another run's backbone.
 
     A table of tokens or positions that has more or fewer rows than the other gives and gets those that both have.
@@ -125,16 +126,22 @@ def take_weights(architecture: Architecture, source: str) -> Start:
     Args:
         architecture: Newly built; changed in place.
         source: A run's folder (its best checkpoint, else its newest), or a checkpoint.
+        blocks: Which of its blocks, from 1, this one's are taken from; each from its own if there are none.
 
     Raises:
         CheckpointError: It is not there, or not of an architecture like this one; names what differs.
+        ConfigError: The blocks that are named do not go with those of the two.
     """
     content = checkpoint.read(checkpoint.best(source))
     weights: dict[str, Tensor] = content["state_dict"]
     start = Start(source)
     own = architecture.state_dict()
     found = {key.removeprefix(BACKBONE): value for key, value in weights.items() if key.startswith(BACKBONE)}
-    start.left = sorted(key.removeprefix("model.") for key in weights if not key.startswith(BACKBONE))
+    start.left = [key.removeprefix("model.") for key in weights if not key.startswith(BACKBONE)]
+    if blocks:
+        found, dropped = _chosen(architecture, source, found, blocks)
+        start.left += [f"architecture.{key}" for key in dropped]
+    start.left.sort()
     tables = {f"{name}.weight" for name, module in architecture.named_modules() if isinstance(module, nn.Embedding)}
     differing = sorted(own.keys() ^ found.keys())
     for key in own.keys() & found.keys():
@@ -183,6 +190,28 @@ def take_head(model: Model, objective: Objective, start: Start) -> None:
         else:
             start.resized[f"head.{key}"] = (len(theirs), len(mine))
     model.head.load_state_dict(own)
+
+
+def _chosen(
+    architecture: Architecture, source: str, found: dict[str, Tensor], blocks: Sequence[int]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Put the blocks that are named in the places of this network's, and return the keys of the others too."""
+    own = architecture.blocks()
+    names = {id(module): name for name, module in architecture.named_modules()}
+    stem = names[id(own[0])].removesuffix("0") if own else ""
+    if not own or [names[id(block)] for block in own] != [f"{stem}{index}" for index in range(len(own))]:
+        message = f"picks from one stack of blocks, which {type(architecture).__name__} does not have"
+        raise ConfigError([Problem("architecture.init_blocks", message, "leave it out")])
+    theirs = {key: int(key.removeprefix(stem).partition(".")[0]) + 1 for key in found if key.startswith(stem)}
+    depth = max(theirs.values(), default=0)
+    if len(blocks) != len(own) or max(blocks) > depth:
+        message = f"{list(blocks)} is not a choice of {len(own)} from the {depth} blocks of {source}"
+        raise ConfigError([Problem("architecture.init_blocks", message, f"name {len(own)} of them, from 1")])
+    picked = {key: value for key, value in found.items() if key not in theirs}
+    for index, number in enumerate(blocks):
+        for key in (one for one in theirs if theirs[one] == number):
+            picked[f"{stem}{index}{key.removeprefix(f'{stem}{number - 1}')}"] = found[key]
+    return picked, [key for key, number in theirs.items() if number not in blocks]
 
 
 def prepare(architecture: Architecture, settings: ArchitectureConfig) -> None:

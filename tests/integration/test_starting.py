@@ -128,6 +128,30 @@ def test_longer_contexts_keep_the_positions_that_are_known(first: Path, tmp_path
     assert torch.equal(made.network.architecture.state_dict()["embeddings.position.weight"][:16], saved)
 
 
+def test_a_shallower_network_begins_with_the_blocks_that_are_named(first: Path, tmp_path: Path) -> None:
+    shallow = [*SHAPE, "architecture.num_layers=2", "architecture.positions=learned"]
+    words = [*TEXT, *shallow, f"architecture.init_from={first}"]
+    made = assembled([*words, "architecture.init_blocks=[3,1]"], tmp_path)
+    saved = weights_of(first)
+    for key, value in made.network.architecture.state_dict().items():
+        place, index, name = key.partition("layers.")[0], *key.partition("layers.")[2].partition(".")[::2]
+        theirs = key if not index else f"{place}layers.{ {'0': 2, '1': 0}[index] }.{name}"
+        assert torch.equal(value, saved[f"model.architecture.{theirs}"]), key
+    start = made.network.start
+    assert start is not None
+    assert {one.split(".")[3] for one in start.left if one != "head.weight"} == {"1"}
+    for blocks in ("[1]", "[1, 4]"):
+        with pytest.raises(ConfigError) as error:
+            assembled([*words, f"architecture.init_blocks={blocks}"], tmp_path)
+        assert str(error.value) == (
+            f"architecture.init_blocks: {blocks} is not a choice of 2 from the 3 blocks of {first}\n"
+            "    name 2 of them, from 1"
+        )
+    words = [*TEXT, "architecture=lstm", f"architecture.init_from={first}", "architecture.init_blocks=[1]"]
+    with pytest.raises(ConfigError, match="picks from one stack of blocks, which LSTM does not have\n    leave it out"):
+        assembled(words, tmp_path)
+
+
 def test_another_network_is_refused_by_name(first: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as error:
         assembled(
