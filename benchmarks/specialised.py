@@ -31,7 +31,7 @@ def row(name: str, summaries: Sequence[dict[str, Any]]) -> list[str]:
     accuracies = [one["metrics"]["test/accuracy"] for one in summaries]
     minutes = max(one["seconds"] for one in summaries) / 60
     each = ", ".join(f"{one:.3f}" for one in accuracies)
-    return [name, f"{summaries[0]['parameters']:,}", spread(accuracies, 3), each, f"{minutes:.1f}"]
+    return [name, f"{summaries[0]['parameters']['total']:,}", spread(accuracies, 3), each, f"{minutes:.1f}"]
 
 
 def facts(runs: Runs, options: argparse.Namespace) -> str:
@@ -67,9 +67,9 @@ def lookups(runs: Runs, options: argparse.Namespace) -> str:
         rows.append([*row(f"{name}: {layers} block, {times} times", found), spread(deepest, 3)])
     data = loaded.config.dataset
     text = (
-        f"## Look-ups deeper than the layers\n\n`experiment=lookups`: {data.chains} chains of letters, one to be followed to "
-        f"its end, 1 to {steps} steps away; the last column is of those {steps} steps away alone. A guess among the ends is "
-        f"right in {1 / data.chains:.3f}. Aim: recurrent depth 0.95 or more, plain depth of the same parameters not.\n\n"
+        f"## Look-ups deeper than the layers\n\n`experiment=lookups`: follow a table of {data.letters} letters 1 to {steps} "
+        f"steps; the last column is of questions of {steps} steps alone. No step leads back to the beginning, so a guess is "
+        f"right in {1 / (data.letters - 1):.3f}. Aim: recurrent depth 0.95 or more, plain depth of the same parameters not.\n\n"
     )
     return text + table([*HEAD, f"{steps} steps"], rows)
 
@@ -82,9 +82,11 @@ def memory(runs: Runs, options: argparse.Namespace) -> str:
         "experiment=llm",
         "dataset=text_files",
         f"dataset.path={options.data / 'tinyshakespeare' / 'input.txt'}",
-        "tokenizer=bpe",
-        "tokenizer.vocab_size=1024",
-        "trainer.max_steps=1000",
+        "tokenizer=word",
+        "tokenizer.vocab_size=4096",
+        "architecture.d_model=64",
+        "trainer.max_steps=800",
+        "trainer.val_every_n_steps=200",
         "callbacks=[checkpoint]",
     ]
     rows, changes = [], []

@@ -138,9 +138,9 @@ class MadeUpConfig(TaskTextConfig):
 class LookupsConfig(MadeUpConfig):
     """Settings of `lookups`."""
 
-    chains: int = option(3, "Chains of letters in a table, of which one is asked for.", ge=1)
-    steps: int = option(6, "Steps to the end of a chain at most; its length without the end.", ge=1)
-    least_steps: int = option(1, "Steps to the end at least.", ge=1)
+    letters: int = option(6, "Letters that lead to one another, all in one circle.", ge=2, le=26)
+    steps: int = option(3, "Steps to follow at most; beyond half the letters the way back is the shorter one.", ge=1)
+    least_steps: int = option(1, "Steps to follow at least.", ge=1)
 
 
 @dataclass

@@ -28,12 +28,12 @@ STONES = (
 
 
 class Lookups(LabelledText):
-    """Follow a table to where it ends: ``a ||| de bc cc ab ee`` is ``c``, for ``a`` leads to ``b``, and that to ``c``.
+    """Follow a table some steps: ``a 2 ||| ca ab bc`` is ``c``, for ``a`` leads to ``b``, and that to ``c``.
 
-    The letters lie in chains of equal length, drawn anew for each question; what a chain ends with leads to itself. The
-    table is in random order. From how far before its end to follow a chain is drawn evenly, so that few steps are learnt
-    first and more on top of them. A network that looks up once a layer must guess among the ends of the chains where
-    there are more steps than it has layers.
+    All letters lie in one circle, drawn anew for each question, and its table is in random order, so that nothing but
+    the steps themselves tells where they lead. Validation and test ask for all numbers of steps alike. Training asks for
+    few steps more often: a most is drawn evenly, and below it the number itself, so that one step is learnt first and
+    more on top of it. A network that looks up once a layer must guess where there are more steps than it has layers.
     """
 
     config: LookupsConfig
@@ -42,28 +42,21 @@ class Lookups(LabelledText):
         """Keep the settings.
 
         Raises:
-            ConfigError: No number of steps lies between the least and the most, there are too few letters, or there is
-                no tokenizer.
+            ConfigError: No number of steps lies between the least and the most, or there is no tokenizer.
         """
         super().__init__(config, tokenizer)
-        self._length = config.steps + 1
         if config.least_steps > config.steps:
             message = f"{config.least_steps} is more than dataset.steps={config.steps}"
             raise ConfigError([Problem("dataset.least_steps", message, "lower it, or raise dataset.steps")])
-        if config.chains * self._length > len(ascii_lowercase):
-            message = (
-                f"{config.chains} of {self._length} letters each take more than the {len(ascii_lowercase)} there are"
-            )
-            raise ConfigError([Problem("dataset.chains", message, "lower it, or dataset.steps")])
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The letters."""
-        return tuple(ascii_lowercase[: self.config.chains * self._length])
+        return tuple(ascii_lowercase[: self.config.letters])
 
     @property
     def pairs(self) -> bool:
-        """The letter to begin with, and the table."""
+        """The question, and the table."""
         return True
 
     def divide(self) -> dict[SplitName, list[Labelled]]:
@@ -78,26 +71,27 @@ class Lookups(LabelledText):
             rng = random.Random(f"{self.config.seed} {name}")
             failures = 0
             while len(made[name]) < _count(self.config, name):
-                one = self._question(rng)
+                most = self.config.steps
+                if name == "train":
+                    most = rng.randint(self.config.least_steps, most)
+                one = self._question(rng, rng.randint(self.config.least_steps, most))
                 failures = failures + 1 if one.digest in taken else 0
                 if failures > 1_000:
                     raise DataError(
-                        f"dataset.chains={self.config.chains} and dataset.steps={self.config.steps} give too few "
-                        f"different questions for {self.config.examples} of training; raise one, or lower dataset.examples"
+                        f"dataset.letters={self.config.letters} gives too few different questions for "
+                        f"{self.config.examples} of training; raise it, or lower dataset.examples"
                     )
                 if not failures:
                     made[name].append(one)
                     taken.add(one.digest)
         return made
 
-    def _question(self, rng: random.Random) -> Labelled:
-        letters = rng.sample(self.classes, len(self.classes))
-        chains = [letters[start : start + self._length] for start in range(0, len(letters), self._length)]
-        table = [first + second for one in chains for first, second in pairwise([*one, one[-1]])]
+    def _question(self, rng: random.Random, steps: int) -> Labelled:
+        circle = rng.sample(self.classes, len(self.classes))
+        table = [first + second for first, second in pairwise([*circle, circle[0]])]
+        start, end = circle[0], circle[steps % len(circle)]
         rng.shuffle(table)
-        steps = rng.randint(self.config.least_steps, self.config.steps)
-        start, end = chains[0][-1 - steps], chains[0][-1]
-        return Labelled("a table made up", (start, " ".join(table)), end)
+        return Labelled("a table made up", (f"{start} {steps}", " ".join(table)), end)
 
 
 class Facts(LabelledText):

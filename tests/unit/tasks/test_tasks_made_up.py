@@ -19,84 +19,72 @@ def facts(**fields):
     return Facts(FactsConfig(**{"examples": 400, "eval_examples": 100, **fields}), words("pad", "unk", "cls", "sep"))
 
 
-def followed(one):
-    """Return the letters from the one that is asked for to the end of its chain."""
-    start, table = one.texts
-    leads = dict(table.split())
-    path = [start]
-    while leads[path[-1]] != path[-1]:
-        path.append(leads[path[-1]])
-    return path
+def test_the_answer_is_where_the_steps_lead():
+    for one in lookups(letters=9, steps=6).divided["train"]:
+        question, table = one.texts
+        letter, steps = question.split()
+        leads = dict(table.split())
+        for _ in range(int(steps)):
+            letter = leads[letter]
+        assert letter == one.label
+        assert len(leads) == 9
 
 
-def test_the_answer_is_where_the_chain_ends():
-    assert all(followed(one)[-1] == one.label for one in lookups().divided["train"])
-
-
-def test_chains_are_alike_and_the_table_in_no_order():
-    dataset = lookups(chains=2, steps=2)
-    for one in dataset.divided["train"]:
+def test_all_letters_lie_in_one_circle_and_the_table_in_no_order():
+    circles, firsts = set(), set()
+    for one in lookups(letters=5).divided["train"]:
         leads = dict(one.texts[1].split())
-        assert sorted(leads) == list("abcdef")
-        ends = [letter for letter in leads if leads[letter] == letter]
-        begins = set(leads) - set(leads.values())
-        middles = set(leads) - set(ends) - begins
-        assert (len(ends), len(begins), len(middles)) == (2, 2, 2)
-        assert {leads[letter] for letter in begins} == middles
-        assert {leads[letter] for letter in middles} == set(ends)
-    firsts = Counter(one.texts[1][:2] for one in dataset.divided["train"])
-    assert len(firsts) == 36
+        seen = ["a"]
+        while leads[seen[-1]] != "a":
+            seen.append(leads[seen[-1]])
+        assert sorted(seen) == list("abcde")
+        circles.add("".join(seen))
+        firsts.add(one.texts[1][:2])
+    assert len(circles) == 24
+    assert len(firsts) == 20
 
 
 @pytest.mark.parametrize(("least", "most"), [(1, 6), (3, 5), (6, 6)])
-def test_steps_are_drawn_evenly(least, most):
-    dataset = lookups(examples=2_000, least_steps=least, steps=most)
-    steps = Counter(len(followed(one)) - 1 for one in dataset.divided["train"])
-    assert sorted(steps) == list(range(least, most + 1))
-    even = 2_000 / len(steps)
-    assert max(abs(count - even) for count in steps.values()) < 4 * even**0.5 + 1
-    labels = Counter(one.label for one in dataset.divided["train"])
-    assert max(labels.values()) < 1.5 * 2_000 / len(dataset.classes)
+def test_steps_are_drawn_evenly_and_in_training_few_more_often(least, most):
+    dataset = lookups(letters=12, steps=most, least_steps=least, examples=2_000, eval_examples=2_000)
+    counts = {}
+    for name in ("train", "test"):
+        counts[name] = Counter(int(one.texts[0].split()[1]) for one in dataset.divided[name])
+        assert sorted(counts[name]) == list(range(least, most + 1))
+        labels = Counter(one.label for one in dataset.divided[name])
+        assert max(labels.values()) < 1.5 * 2_000 / 12
+    kinds = range(least, most + 1)
+    for steps in kinds:
+        share = sum(1 / (upper - least + 1) for upper in kinds if upper >= steps) / len(kinds)
+        assert counts["train"][steps] == pytest.approx(2_000 * share, abs=4 * (2_000 * share) ** 0.5)
+        assert counts["test"][steps] == pytest.approx(2_000 / len(kinds), abs=4 * (2_000 / len(kinds)) ** 0.5)
 
 
-def test_a_row_is_the_letter_and_the_table():
-    dataset = lookups(chains=1, steps=2, examples=20, eval_examples=2)
+def test_a_row_is_the_question_and_the_table():
+    dataset = lookups(letters=3, steps=2, examples=20, eval_examples=2)
     batch = everything(dataset.split("train"))
-    assert re.fullmatch(r"[abc]( [abc]{2}){3}", said(dataset, batch["tokens"][0]))
-    assert batch["segments"][0, : batch["length"][0]].tolist() == [0, 1, 1, 1]
+    assert re.fullmatch(r"[abc] [12]( [abc]{2}){3}", said(dataset, batch["tokens"][0]))
+    assert batch["segments"][0, : batch["length"][0]].tolist() == [0, 0, 1, 1, 1]
     assert dataset.spec.classes == ("a", "b", "c")
 
 
 def test_no_question_stands_in_two_splits():
-    dataset = lookups(chains=1, steps=2, examples=60, eval_examples=4)
+    dataset = lookups(letters=3, steps=2, examples=40, eval_examples=4)
     digests = [one.digest for name in ("train", "val", "test") for one in dataset.divided[name]]
-    assert len(set(digests)) == len(digests) == 68
+    assert len(set(digests)) == len(digests) == 48
 
 
 def test_letters_too_few_for_so_many_questions_are_refused():
-    with pytest.raises(
-        DataError, match=r"dataset.chains=1 and dataset.steps=2 give too few different questions for 400"
-    ):
-        lookups(chains=1, steps=2).prepare()
+    with pytest.raises(DataError, match=r"dataset.letters=3 gives too few different questions for 400 of training"):
+        lookups(letters=3, steps=2).prepare()
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        (
-            {"least_steps": 7},
-            "dataset.least_steps: 7 is more than dataset.steps=6\n    lower it, or raise dataset.steps",
-        ),
-        (
-            {"chains": 4},
-            "dataset.chains: 4 of 7 letters each take more than the 26 there are\n    lower it, or dataset.steps",
-        ),
-    ],
-)
-def test_steps_and_chains_that_cannot_be_drawn_are_refused(fields, message):
+def test_steps_that_cannot_be_drawn_are_refused():
     with pytest.raises(ConfigError) as caught:
-        lookups(**fields)
-    assert str(caught.value) == message
+        lookups(least_steps=4)
+    assert str(caught.value) == (
+        "dataset.least_steps: 4 is more than dataset.steps=3\n    lower it, or raise dataset.steps"
+    )
 
 
 def test_the_file_tells_every_answer_and_each_once(tmp_path):
@@ -140,7 +128,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
 @pytest.mark.parametrize("make", [lookups, facts])
 def test_a_question_of_ones_own(make):
     dataset = make()
-    text = "a ||| ab bc cc" if make is lookups else "Which stone is in beta 1?"
+    text = "a 2 ||| ab bc ca" if make is lookups else "Which stone is in beta 1?"
     batch = everything(dataset.read([text]))
     assert "label" not in batch
     assert batch["tokens"].shape[0] == 1
