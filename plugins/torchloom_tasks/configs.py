@@ -138,7 +138,12 @@ class MadeUpConfig(TaskTextConfig):
 class LookupsConfig(MadeUpConfig):
     """Settings of `lookups`."""
 
-    letters: int = option(6, "Letters that lead to one another, all in one circle.", ge=2, le=26)
+    letters: int = option(
+        8,
+        "Letters that lead to one another, all in one circle; of 6 there are so few circles that one layer knows them.",
+        ge=2,
+        le=26,
+    )
     steps: int = option(3, "Steps to follow at most; beyond half the letters the way back is the shorter one.", ge=1)
     least_steps: int = option(1, "Steps to follow at least.", ge=1)
 
