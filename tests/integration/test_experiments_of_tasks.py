@@ -50,8 +50,11 @@ def test_babi_and_questions_that_are_made_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("experiment", ["lookups", "facts"])
-def test_tasks_made_up_for_special_modules(experiment: str, tmp_path: Path) -> None:
-    assert "test/accuracy" in train(tmp_path, f"experiment={experiment}", *FEW)["metrics"]
+def test_tasks_made_up_for_special_modules(experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHLOOM_DATASETS", str(tmp_path / "data"))
+    assert "test/accuracy" in train(tmp_path / "run", f"experiment={experiment}", *FEW)["metrics"]
+    if experiment == "facts":
+        assert len((tmp_path / "data" / "facts-0-40-10.txt").read_text().splitlines()) == 60
 
 
 def test_babi_on_its_real_test(tmp_path: Path) -> None:
