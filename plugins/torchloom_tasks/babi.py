@@ -10,15 +10,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torchloom.contracts.dataset import Split, SplitName
+from torch import Tensor
+
+from torchloom.contracts.dataset import Batch, EpochKey, Split, SplitName
 from torchloom.contracts.spec import QuestionSpec, Spec
 from torchloom.errors import DataError
 from torchloom_tasks.configs import BabiConfig
 from torchloom_tasks.division import digest, divide
 from torchloom_tasks.labelled import Labelled, labelled_rows, labelled_spec, read_labelled
-from torchloom_tasks.questions import Answer, Question, read_questions, windows
+from torchloom_tasks.questions import Answer, Question, QuestionSplit, read_questions, windows
 from torchloom_tasks.tables import text_of
-from torchloom_tasks.texts import TaskText
+from torchloom_tasks.texts import TaskText, TextSplit
 
 ACTORS = ("Daniel", "John", "Mary", "Sandra")
 PLACES = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")
@@ -265,6 +267,35 @@ def read_babi(path: Path) -> list[list[Task]]:
     return [story for story in stories if story]
 
 
+class Growing(Split):
+    """A split that training begins with the shortest examples of.
+
+    Epoch ``e`` of the first ``epochs`` reads the shortest ``(e + 1) / (epochs + 1)`` of the examples, each as many times
+    as fill an epoch; from then on, and in evaluation, each is read once. Batches of examples of like length stay such.
+
+    Source: Bengio et al., 2009, Curriculum Learning.
+    """
+
+    augmented = True
+
+    def __init__(self, split: TextSplit | QuestionSplit, epochs: int) -> None:
+        """Keep the split and put its examples in order of their tokens."""
+        self._split, self._epochs = split, epochs
+        self._order = split.tokens.lengths.argsort(stable=True)
+        self._rank = self._order.argsort()
+        self.lengths = split.lengths
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def batch(self, indices: Tensor, key: EpochKey | None = None) -> Batch:
+        """Return examples; in one of the first epochs short ones in place of long ones."""
+        if key is not None and key.epoch < self._epochs:
+            shown = max(1, len(self) * (key.epoch + 1) // (self._epochs + 1))
+            indices = self._order[self._rank[indices] * shown // len(self)]
+        return self._split.batch(indices, key)
+
+
 class Babi(TaskText[Task]):
     """Stories made up, or bAbI's own files, with an answer of one word or one place in the story.
 
@@ -335,6 +366,18 @@ class Babi(TaskText[Task]):
             labelled.append(Labelled(one.place, (" ".join(one.story), one.question), one.answer))
         labels = [self.classes.index(one.answer) for one in examples]
         return labelled_rows(labelled, labels, self.trained(), config, pairs=True, keep="end")
+
+    def split(self, name: SplitName) -> Split:
+        """Load one split; that of training begins with its shortest stories if that is asked for.
+
+        Raises:
+            DataError: The data is missing or wrong, or an example too long where that is refused.
+        """
+        split = super().split(name)
+        if name != "train" or not self.config.curriculum:
+            return split
+        assert isinstance(split, TextSplit | QuestionSplit)
+        return Growing(split, self.config.curriculum)
 
     def read(self, inputs: Sequence[str]) -> Split:
         """Read stories, each written ``story ||| question``; for format=spans ``question ||| story``.

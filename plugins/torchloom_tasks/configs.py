@@ -122,6 +122,12 @@ class BabiConfig(TaskTextConfig):
     format: Literal["classes", "spans"] = option(
         "classes", "The answer is one class of words, or the place in the story where it was last said."
     )
+    curriculum: int = option(
+        0,
+        "First epochs of training that read the shortest stories alone; their share grows evenly until it is all of them.",
+        ge=0,
+        source="Bengio et al., 2009, Curriculum Learning",
+    )
     stride: int = option(64, "Tokens between windows over a story too long for one (format=spans).", ge=1)
 
 

@@ -98,6 +98,7 @@ class QuestionSplit(Split):
             offsets: For each window bytes from and behind of each token, -1 without.
             questions: In the order of their numbers.
         """
+        self.tokens = rows.tokens
         self._rows, self._spans, self._example, self._offsets = rows, spans, example, offsets
         texts = list(dict.fromkeys(one.context for one in questions))
         numbers = {text: number for number, text in enumerate(texts)}

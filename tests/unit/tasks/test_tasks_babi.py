@@ -5,8 +5,10 @@ import re
 from collections import Counter
 
 import pytest
+import torch
 from task_parts import data, everything, said, words
 
+from torchloom.contracts.dataset import EpochKey
 from torchloom.errors import DataError
 from torchloom_tasks.babi import Babi, World, make, read_babi
 from torchloom_tasks.configs import BabiConfig
@@ -124,6 +126,31 @@ def test_spans_say_the_answer(task):
             assert text == bytes(batch["answers"][row].tolist()).rstrip(b"\0")
             shown.add(batch["example"][row].item())
     assert shown == set(range(200))
+
+
+@pytest.mark.parametrize("format", ["classes", "spans"])
+def test_training_begins_with_the_shortest_stories_and_comes_to_all(format):
+    split = babi(curriculum=3, format=format, context_length=80).split("train")
+    alike = babi(format=format, context_length=80).split("train")
+    lengths = everything(alike)["length"]
+    for epoch, shown in enumerate([50, 100, 150, 200, 200]):
+        read = everything(split, EpochKey(0, epoch))["length"]
+        bound = lengths.sort().values[shown - 1]
+        assert read.max() == bound
+        assert set(lengths[lengths < bound].tolist()) <= set(read.tolist())
+    assert torch.equal(everything(split, EpochKey(0, 3))["tokens"], everything(alike)["tokens"])
+    assert torch.equal(everything(split)["tokens"], everything(alike)["tokens"])
+
+
+def test_short_stories_in_place_of_long_ones_are_as_often_each_and_of_like_length_still():
+    split = babi(curriculum=3, group_lengths=True).split("train")
+    order = split.lengths.argsort(stable=True)
+    read = split.batch(order, EpochKey(0, 1))
+    assert torch.equal(read["length"], read["length"].sort().values)
+    shortest = split.batch(order[:100])
+    for name, values in shortest.items():
+        assert torch.equal(read[name][::2], values)
+        assert torch.equal(read[name][1::2], values)
 
 
 def test_of_a_story_too_long_the_end_is_kept(caplog):
