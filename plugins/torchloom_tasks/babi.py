@@ -270,8 +270,9 @@ def read_babi(path: Path) -> list[list[Task]]:
 class Growing(Split):
     """A split that training begins with the shortest examples of.
 
-    Epoch ``e`` of the first ``epochs`` reads the shortest ``(e + 1) / (epochs + 1)`` of the examples, each as many times
-    as fill an epoch; from then on, and in evaluation, each is read once. Batches of examples of like length stay such.
+    The share of them that is read doubles from epoch to epoch: with two ``epochs`` the shortest quarter, the shorter half,
+    and from then on all. Each is read as many times as fill an epoch, in evaluation once. Batches of examples of like length
+    stay such.
 
     Source: Bengio et al., 2009, Curriculum Learning.
     """
@@ -291,7 +292,7 @@ class Growing(Split):
     def batch(self, indices: Tensor, key: EpochKey | None = None) -> Batch:
         """Return examples; in one of the first epochs short ones in place of long ones."""
         if key is not None and key.epoch < self._epochs:
-            shown = max(1, len(self) * (key.epoch + 1) // (self._epochs + 1))
+            shown = max(1, len(self) >> (self._epochs - key.epoch))
             indices = self._order[self._rank[indices] * shown // len(self)]
         return self._split.batch(indices, key)
 

@@ -124,7 +124,7 @@ class BabiConfig(TaskTextConfig):
     )
     curriculum: int = option(
         0,
-        "First epochs of training that read the shortest stories alone; their share grows evenly until it is all of them.",
+        "First epochs of training that read the shortest stories alone, twice as many in each as in the one before.",
         ge=0,
         source="Bengio et al., 2009, Curriculum Learning",
     )
