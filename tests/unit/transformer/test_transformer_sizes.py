@@ -154,7 +154,8 @@ assert "torch" not in sys.modules
 
 
 def test_a_run_gets_what_show_counts() -> None:
-    node = compose(["architecture=bert_large"]).architecture
+    node = OmegaConf.to_container(compose(["architecture=bert_large"]).architecture)
+    assert isinstance(node, dict)
     (component,) = (one for one in COMPONENTS if one.name == "encoder")
     assert (
         schema.to_config(component, {key: value for key, value in node.items() if key != "name"})
