@@ -401,7 +401,7 @@ def race(network: str, shape: Shape, options: argparse.Namespace, folder: Path) 
                     seconds[name].append(took)
     finally:
         for process in processes.values():
-            process.terminate()
+            process.kill()  # a request to end would wait for the step that waits for its turn
             process.wait()
     return seconds
 
