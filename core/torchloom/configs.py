@@ -69,6 +69,7 @@ class ArchitectureConfig:
     init_from: str | None = option(
         None,
         "Run folder or checkpoint whose backbone, and tokenizer, this one starts with, whatever its objective was.",
+        brings_tokenizer=True,
     )
     init_blocks: list[int] = option(
         list,

@@ -19,6 +19,7 @@ def option(
     lt: float | None = None,
     unit: str = "",
     source: str = "",
+    brings_tokenizer: bool = False,
 ) -> T:
     """Declare one field of a component's config dataclass.
 
@@ -34,6 +35,8 @@ def option(
         lt: Bound that the value must stay below.
         unit: Unit of the value ("tokens", "pixels", "seconds"), for documentation.
         source: Paper or code that the default comes from.
+        brings_tokenizer: Whether the value names another run whose tokenizer this one takes, as ``architecture.init_from``
+            does.
 
     Returns:
         A dataclass field, typed as its value so that type checkers see the field's own type.
@@ -44,6 +47,7 @@ def option(
         ...     num_layers: int = option(4, "Number of Transformer blocks.", ge=1)
     """
     metadata = {"doc": doc, "ge": ge, "gt": gt, "le": le, "lt": lt, "unit": unit, "source": source}
+    metadata["brings_tokenizer"] = brings_tokenizer
     made: Any
     if callable(default):
         made = dataclasses.field(default_factory=default, metadata=metadata)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ def take_tokenizer(config: DictConfig, tokenizer: Tokenizer | None, continued: R
     """Give the tokenizer of the run that this one starts from, or learns from, to it, before it learns its own.
 
     Args:
-        config: The run's configuration; ``architecture.init_from`` and ``objective.teacher`` name such runs.
+        config: The run's configuration; options that say so of themselves name such runs.
         tokenizer: The run's tokenizer, if it has one.
         continued: What the checkpoint says that the run goes on from, which knows the tokenizer already.
 
@@ -66,12 +66,8 @@ def take_tokenizer(config: DictConfig, tokenizer: Tokenizer | None, continued: R
         ConfigError: It was trained with another kind of tokenizer, or one is there where the other has none, or two
             runs that are named have different ones.
     """
-    named = {"architecture.init_from": config.architecture.get("init_from")}
-    named["objective.teacher"] = config.objective.get("teacher")
-    states: dict[str, str] = {}
-    for place, source in named.items():
-        if source is None:
-            continue
+    states: dict[str, tuple[str, str]] = {}
+    for place, source in _named(config):
         record = continued or _record(place, source)
         node = record.config.get("tokenizer")
         if (node is None or record.tokenizer is None) != (tokenizer is None):
@@ -86,14 +82,25 @@ def take_tokenizer(config: DictConfig, tokenizer: Tokenizer | None, continued: R
             raise ConfigError([Problem(f"tokenizer={config.tokenizer.name}", message, mend)])
         if continued is None:
             _check_file(config, source, record.tokenizer)
-        states[source] = record.tokenizer
-    if len(set(states.values())) > 1:
-        one, other = states
-        message = f"{other} was trained with another vocabulary than {one}, which the backbone is from"
-        raise ConfigError([Problem("objective.teacher", message, "choose two runs of one vocabulary")])
-    if tokenizer is not None:
-        for state in states.values():
+        states[place] = source, record.tokenizer
+    for place, (source, state) in states.items():
+        first, (origin, known) = next(iter(states.items()))
+        if state != known:
+            message = f"{source} was trained with another vocabulary than {first}={origin}"
+            raise ConfigError([Problem(place, message, "choose two runs of one vocabulary")])
+        if tokenizer is not None:
             tokenizer.load_state(state)
+
+
+def _named(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the options that name a run whose tokenizer is taken, and the run."""
+    known = registry.current()
+    for kind in ("architecture", "objective"):
+        node = config[kind]
+        for field_ in fields(known.config_class(known.get(kind, node.name))):
+            source = node.get(field_.name) if field_.metadata.get("brings_tokenizer") else None
+            if source is not None:
+                yield f"{kind}.{field_.name}", source
 
 
 def _check_file(config: DictConfig, source: str, state: str) -> None:

@@ -119,7 +119,9 @@ class DistillationConfig:
     """Settings of `distillation`."""
 
     teacher: str | None = option(
-        None, "Run folder or checkpoint of the teacher, whose objective and tokenizer are the student's too."
+        None,
+        "Run folder or checkpoint of the teacher, whose objective and tokenizer are the student's too.",
+        brings_tokenizer=True,
     )
     temperature: float = option(2.0, "Divides the logits of both.", gt=0, source="arXiv:1910.01108 (code)")
     soft_weight: float = option(

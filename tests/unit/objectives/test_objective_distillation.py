@@ -425,8 +425,8 @@ def test_another_vocabulary(teacher: Path, sentiment: list[str], place: Path, tm
     run.train(compose([*other, *STUDENT]), tmp_path / "other")
     start = [*STUDENT, f"architecture.init_from={tmp_path / 'other'}"]
     assert refusal([*sentiment, *start, *taught(teacher)], tmp_path) == (
-        f"objective.teacher: {teacher} was trained with another vocabulary than {tmp_path / 'other'}, which the backbone "
-        "is from\n    choose two runs of one vocabulary"
+        f"objective.teacher: {teacher} was trained with another vocabulary than architecture.init_from="
+        f"{tmp_path / 'other'}\n    choose two runs of one vocabulary"
     )
 
 
