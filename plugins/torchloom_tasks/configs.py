@@ -106,13 +106,19 @@ class SquadConfig(DividedConfig):
 
 
 @dataclass
-class BabiConfig(TaskTextConfig):
+class MadeUpConfig(TaskTextConfig):
+    """Fields of the tasks whose questions are made up."""
+
+    examples: int = option(10_000, "Questions made up for training.", ge=1)
+    eval_examples: int = option(1_000, "Questions made up for validation, and as many for the test.", ge=1)
+    seed: int = option(0, "Seed of what is made up.", ge=0)
+
+
+@dataclass
+class BabiConfig(MadeUpConfig):
     """Settings of `babi`."""
 
     task: int = option(1, "Task: 1, 2 or 3 supporting facts.", ge=1, le=3)
-    examples: int = option(10_000, "Questions made up for training.", ge=1)
-    eval_examples: int = option(1_000, "Questions made up for validation, and as many for the test.", ge=1)
-    seed: int = option(0, "Seed of the stories.", ge=0)
     path: str | None = option(
         None,
         "bAbI's own training file, or the folder of its files, in place of stories made up; a share of its stories is "
@@ -129,15 +135,6 @@ class BabiConfig(TaskTextConfig):
         source="Bengio et al., 2009, Curriculum Learning",
     )
     stride: int = option(64, "Tokens between windows over a story too long for one (format=spans).", ge=1)
-
-
-@dataclass
-class MadeUpConfig(TaskTextConfig):
-    """Fields of the tasks that are made up alone."""
-
-    examples: int = option(10_000, "Questions made up for training.", ge=1)
-    eval_examples: int = option(1_000, "Questions made up for validation, and as many for the test.", ge=1)
-    seed: int = option(0, "Seed of what is made up.", ge=0)
 
 
 @dataclass
