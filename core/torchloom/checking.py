@@ -262,15 +262,20 @@ def _stacked(problems: list[Problem], config: DictConfig) -> list[Problem]:
     """Refuse several components in one place, which Hydra merges; the node then is no single component's."""
     if "hydra" not in config:
         return problems
-    for line in map(str, cast(list[Any], OmegaConf.to_container(config.hydra.overrides.task))):
-        stacked = re.match(r"\+?(\w+)=\[([^\]]*,[^\]]*)\]", line)
+    lines = [str(line) for line in cast(list[Any], OmegaConf.to_container(config.hydra.overrides.task))]
+    for line in lines:
+        stacked = re.match(r"\+?(\w+)=\[([^\]]*)\]", line)
         kind = registry.current().group_kind(stacked[1]) if stacked else None
         if stacked is None or kind is None:
             continue
+        names = [name.strip() for name in stacked[2].split(",")]
         if kind.many:
-            found = _repeated(kind, line, [name.strip() for name in stacked[2].split(",")])
+            found = _repeated(kind, line, names)
+            lists = [other for other in lines if other.startswith(f"{kind.group}=")]
+            if line.startswith("+") and lists:  # which Hydra passes over in silence
+                found.append(Problem(line, f"adds nothing to {lists[-1]}", "Give one list of all."))
         else:
-            found = [several(kind.group, line)]
+            found = [several(kind.group, line)] if len(names) > 1 else []
         if found:
             others = [problem for problem in problems if problem.place.split(".")[0] != kind.group]
             problems = [*found, *others]

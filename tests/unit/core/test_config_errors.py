@@ -224,6 +224,11 @@ def test_a_name_given_twice_is_refused_where_each_has_one_place() -> None:
     )
 
 
+def test_a_second_list_is_refused_since_it_adds_nothing() -> None:
+    said = complaint(["callbacks=[checkpoint]", "+callbacks=[early_stopping]"])
+    assert said == "+callbacks=[early_stopping]: adds nothing to callbacks=[checkpoint]\n    Give one list of all."
+
+
 def test_the_cause_is_kept() -> None:
     with pytest.raises(ConfigError) as caught:
         compose(["architecture=cnm"])
