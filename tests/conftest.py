@@ -19,3 +19,8 @@ def _root_logger_as_it_was() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are no name for a test: gzip's hold the time, and processes that share the tests must agree on names."""
+    return argname if isinstance(val, bytes) else None
