@@ -4,8 +4,8 @@ Training, on the same text, shape and precision (float32), AdamW and clipping to
 
 - nanoGPT's network (`architecture=nanogpt`): torchloom; a loop written by hand as nanoGPT's is described: windows at
   random places of a memory-mapped file, one fused AdamW, no framework; and transformers' Trainer on GPT2LMHeadModel.
-- Llama's network (`architecture=decoder`): torchloom; litgpt's own `pretrain.setup`, which compiles the network, and
-  the same without; transformers' Trainer on LlamaForCausalLM.
+- Llama's network (`architecture=decoder`): torchloom; litgpt's own `pretrain.setup`, which compiles the network, beside
+  torchloom that does so too, and the same without; transformers' Trainer on LlamaForCausalLM.
 
 torchloom runs as a person runs it: Rich bar, rows of metrics in a CSV file, checkpoints. The others have their defaults but
 for what the shape asks for and litgpt's precision, which is bf16-mixed even on a CPU. Each contender is a process of its
@@ -107,7 +107,7 @@ class Turns:
 # ---------------------------------------------------------------------------------------------------- contenders
 
 
-def torchloom_run(shape: Shape, folder: Path, turns: Turns, experiment: str) -> None:
+def torchloom_run(shape: Shape, folder: Path, turns: Turns, experiment: str, compile: bool = False) -> None:
     import pytorch_lightning as pl
 
     from torchloom import assembly, composing, run
@@ -116,7 +116,7 @@ def torchloom_run(shape: Shape, folder: Path, turns: Turns, experiment: str) -> 
         def on_train_batch_end(self, *_: Any) -> None:
             turns.step()
 
-    words = [f"experiment={experiment}", *shape.words, "trainer.max_steps=1000000", "compile=false"]
+    words = [f"experiment={experiment}", *shape.words, "trainer.max_steps=1000000", f"compile={str(compile).lower()}"]
     with run._quiet():
         made = assembly.assemble(composing.compose(words), folder / "run")
         made.trainer.callbacks.append(Clock())
@@ -234,7 +234,10 @@ def trainer_run(shape: Shape, folder: Path, turns: Turns, network: str) -> None:
         )
         model = transformers.LlamaForCausalLM(config)
     settings = transformers.TrainingArguments(
-        output_dir=str(folder / f"trainer-{network}"), per_device_train_batch_size=shape.batch, max_steps=10**6
+        output_dir=str(folder / f"trainer-{network}"),
+        per_device_train_batch_size=shape.batch,
+        dataloader_drop_last=True,  # as the others do: a smaller last batch would count as a step
+        max_steps=10**6,
     )
     transformers.Trainer(model, settings, train_dataset=rows, callbacks=[Clock()]).train()
 
@@ -299,12 +302,21 @@ def litgpt_run(shape: Shape, folder: Path, turns: Turns, compile: bool = True) -
 
 @dataclass(frozen=True)
 class Contender:
-    """Who trains: what it is called on the page, what it needs, the target of torchloom's ratio, and how it runs."""
+    """Who trains.
+
+    Attributes:
+        label: Its name on the page.
+        needs: The package it cannot do without.
+        target: What the ratio to it should be, if it is a peer.
+        run: Trains, and takes turns.
+        against: The contender of ours that it is compared with.
+    """
 
     label: str
     needs: str
     target: float | None
     run: Callable[[Shape, Path, Turns], None]
+    against: str = "torchloom"
 
 
 TRAINING = {
@@ -315,7 +327,10 @@ TRAINING = {
     },
     "Llama's network": {
         "torchloom": Contender("torchloom", "torchloom", None, partial(torchloom_run, experiment="llm")),
-        "litgpt": Contender("litgpt", "litgpt", 1.2, litgpt_run),
+        "compiled": Contender(
+            "torchloom, `compile=true`", "torchloom", None, partial(torchloom_run, experiment="llm", compile=True)
+        ),
+        "litgpt": Contender("litgpt", "litgpt", 1.2, litgpt_run, against="compiled"),
         "litgpt-eager": Contender("litgpt, not compiled", "litgpt", 1.2, partial(litgpt_run, compile=False)),
         "llama": Contender("transformers' Trainer", "transformers", 1.2, partial(trainer_run, network="llama")),
     },
@@ -356,7 +371,7 @@ def tokens(folder: Path) -> None:
     with run._quiet():
         made = assembly.assemble(composing.compose(["experiment=llm", *shape.words]), folder / "tokens")
     loader = made.data.loader("train")
-    rows = loader.split.batch(torch.arange(0, len(loader.split), shape.context))["tokens"]
+    rows = loader.split.batch(torch.arange(len(loader.split)))["tokens"]
     np.save(folder / "tokens.npy", rows[:, :-1].flatten().numpy().astype(np.uint16))
 
 
@@ -420,7 +435,7 @@ def training_table(shapes: list[Shape], options: argparse.Namespace, folder: Pat
                     continue
                 median = statistics.median(seconds[name])
                 row += [f"{median * 1e3:.1f}", f"{shape.batch * shape.context / median:,.0f}"]
-                row += ["", ""] if contender.target is None else [ratio(seconds[name], seconds["torchloom"])]
+                row += ["", ""] if contender.target is None else [ratio(seconds[name], seconds[contender.against])]
                 row += [] if contender.target is None else [f"{contender.target:.1f}"]
                 yield f"| {' | '.join(row)} |"
 
