@@ -19,7 +19,7 @@ class Rotation:
     """Angles of consecutive positions, ready to be applied to the vectors of every layer.
 
     Attributes:
-        cos: Cosines, float32 ``(seq, 1, head_dim)``; the second half repeats the first.
+        cos: Cosines, float32 ``(seq, heads, head_dim)``; the second half of a head repeats the first.
         sin: Sines, likewise, the first half negated.
     """
 
@@ -27,7 +27,7 @@ class Rotation:
     sin: Tensor
 
     @classmethod
-    def of(cls, start: int, length: int, head_dim: int, theta: float, device: torch.device) -> Rotation:
+    def of(cls, start: int, length: int, heads: int, head_dim: int, theta: float, device: torch.device) -> Rotation:
         """Compute the angles of positions ``start .. start + length``.
 
         They are computed anew in float32, since a stored table would lose precision with a model cast to bfloat16.
@@ -35,15 +35,14 @@ class Rotation:
         Args:
             start: First position.
             length: Number of positions.
+            heads: Vectors of a position, of all of which the angles are alike: long rows are quicker than short ones.
             head_dim: Length of the vectors, even.
             theta: Base of the wavelengths: pair ``i`` turns by ``theta ** (-2 i / head_dim)`` a position.
             device: Where the angles shall live.
         """
-        position_T1 = torch.arange(start, start + length, device=device, dtype=torch.float32)[:, None]
-        frequency = theta ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
-        angle = position_T1 * frequency
-        cos, sin = angle.cos(), angle.sin()
-        return cls(torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None])
+        # A compiler would compute them anew for every element that they turn; what it cannot see into, it computes once.
+        made = _opaque_angles if torch.compiler.is_compiling() else _angles
+        return cls(*made(start, length, heads, head_dim, theta, device))
 
     def at(self, start: int, length: int) -> Rotation:
         """Return those of ``length`` positions from the one numbered ``start`` among these."""
@@ -53,7 +52,7 @@ class Rotation:
         """Rotate vectors by their positions' angles; element ``i`` is paired with element ``i + head_dim / 2``.
 
         Args:
-            x_BTHD: Queries or keys ``(batch, seq, heads, head_dim)``.
+            x_BTHD: Queries and keys ``(batch, seq, heads, head_dim)``.
 
         Returns:
             The same shape and dtype.
@@ -62,6 +61,33 @@ class Rotation:
         """
         swapped_BTHD = x_BTHD.roll(x_BTHD.shape[-1] // 2, dims=-1)
         return (x_BTHD * self.cos + swapped_BTHD * self.sin).to(x_BTHD.dtype)
+
+
+def _angles(
+    start: int, length: int, heads: int, head_dim: int, theta: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    position_T1 = torch.arange(start, start + length, device=device, dtype=torch.float32)[:, None]
+    frequency = theta ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
+    angle = position_T1 * frequency
+    cos, sin = angle.cos(), angle.sin()
+    return (
+        torch.cat((cos, cos), -1)[:, None].repeat(1, heads, 1),
+        torch.cat((-sin, sin), -1)[:, None].repeat(1, heads, 1),
+    )
+
+
+_opaque_angles = torch.library.custom_op(
+    "torchloom::angles",
+    _angles,
+    mutates_args=(),
+    schema="(SymInt start, SymInt length, int heads, int head_dim, float theta, Device device) -> (Tensor, Tensor)",
+)
+
+
+@_opaque_angles.register_fake
+def _(start: int, length: int, heads: int, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    cos = torch.empty(length, heads, head_dim, device=device)
+    return cos, torch.empty_like(cos)
 
 
 def sinusoidal(start: int, length: int, d_model: int, device: torch.device) -> Tensor:

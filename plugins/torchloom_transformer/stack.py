@@ -154,10 +154,11 @@ class Stack(nn.Module):
         config = self.config
         if config.positions != "rope":
             return None
+        heads = config.num_heads + (config.num_kv_heads or config.num_heads)  # of queries and of keys
         if state is None:
-            return Rotation.of(start, length, head_dim(config), config.rope_theta, device)
+            return Rotation.of(start, length, heads, head_dim(config), config.rope_theta, device)
         if state.rotation is None:
-            state.rotation = Rotation.of(0, state.max_length, head_dim(config), config.rope_theta, device)
+            state.rotation = Rotation.of(0, state.max_length, heads, head_dim(config), config.rope_theta, device)
         return state.rotation.at(start, length)
 
     def new_state(self, batch_size: int, max_length: int) -> KVCache:
