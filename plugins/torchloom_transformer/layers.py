@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -259,7 +260,46 @@ def norm(config: TransformerConfig) -> nn.Module:
     """Return a new normalisation of vectors of ``d_model``."""
     if config.norm == "layernorm":
         return nn.LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias)
-    return nn.RMSNorm(config.d_model, eps=config.norm_eps)
+    return RMSNorm(config.d_model, eps=config.norm_eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """torch's, with a gradient in closed form on a CPU, where torch has it in a dozen steps and takes five times as long.
+
+    Source: Zhang and Sennrich, 2019, Root Mean Square Layer Normalization, equation 4.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Divide vectors by the root of their squares' mean; any shape that ends in that of the weights."""
+        # A compiler fuses torch's own, and on other devices it is one kernel.
+        ours = torch.is_grad_enabled() and x.device.type == "cpu" and x.dtype == self.weight.dtype
+        if not ours or torch.compiler.is_compiling():
+            return super().forward(x)
+        output: Tensor = _RMSNormFunction.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
+        return output
+
+
+class _RMSNormFunction(torch.autograd.Function):
+    """Keeps its inputs alone, so that its gradient has a gradient too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.eps = eps
+        return (x * _inverse_rms(x, eps)).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        inverse = _inverse_rms(x, ctx.eps)
+        normal = x * inverse
+        by_normal = (gradient * normal).flatten(0, -2)
+        along = (by_normal @ weight).view_as(inverse) / x.shape[-1]
+        return (gradient * weight).addcmul_(normal, along, value=-1).mul_(inverse), by_normal.sum(0), None
+
+
+def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+    return (torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1] + eps).rsqrt()
 
 
 def initialise(network: nn.Module, config: TransformerConfig, layers: int) -> None:
