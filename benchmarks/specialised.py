@@ -66,8 +66,9 @@ def lookups(runs: Runs, options: argparse.Namespace) -> str:
     data = loaded.config.dataset
     text = (
         f"## Look-ups deeper than the layers\n\n`experiment=lookups`: follow a table of {data.letters} letters 1 to {steps} "
-        f"steps; the last column is of questions of {steps} steps alone. No step leads back to the beginning, so a guess is "
-        f"right in {1 / (data.letters - 1):.3f}. Aim: recurrent depth 0.95 or more, plain depth of the same parameters not.\n\n"
+        f"steps to its end; the last column is of questions of {steps} steps alone. There are "
+        f"{data.letters // (steps + 1)} ends to guess among. Aim: recurrent depth 0.95 or more, plain depth of the same "
+        "parameters not.\n\n"
     )
     return text + table([*HEAD, f"{steps} steps"], rows)
 

@@ -268,11 +268,12 @@ def read_babi(path: Path) -> list[list[Task]]:
 
 
 class Growing(Split):
-    """A split that training begins with the shortest examples of.
+    """A split whose short examples training reads more often than its long ones, less so from epoch to epoch.
 
-    The share of them that is read doubles from epoch to epoch: with two ``epochs`` the shortest quarter, the shorter half,
-    and from then on all. Each is read as many times as fill an epoch, in evaluation once. Batches of examples of like length
-    stay such.
+    An example's place in the order of lengths, between 0 and 1, is raised to a power that halves with each epoch and is 1
+    behind the first ``epochs``: with three of them the power is 8, 4, 2, and of the shortest fifth come 82%, 67%, 45% of
+    the examples that are read, then its own 20%. Long ones stay in sight, so what is learnt of short ones is not learnt
+    at their cost. In evaluation each is read once. Batches of examples of like length stay such.
 
     Source: Bengio et al., 2009, Curriculum Learning.
     """
@@ -290,10 +291,10 @@ class Growing(Split):
         return len(self._split)
 
     def batch(self, indices: Tensor, key: EpochKey | None = None) -> Batch:
-        """Return examples; in one of the first epochs short ones in place of long ones."""
+        """Return examples; in one of the first epochs mostly short ones in place of long ones."""
         if key is not None and key.epoch < self._epochs:
-            shown = max(1, len(self) >> (self._epochs - key.epoch))
-            indices = self._order[self._rank[indices] * shown // len(self)]
+            place = (self._rank[indices].double() / len(self)) ** 2 ** (self._epochs - key.epoch)
+            indices = self._order[(place * len(self)).long()]
         return self._split.batch(indices, key)
 
 

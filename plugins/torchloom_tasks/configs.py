@@ -130,7 +130,7 @@ class BabiConfig(MadeUpConfig):
     )
     curriculum: int = option(
         0,
-        "First epochs of training that read the shortest stories alone, twice as many in each as in the one before.",
+        "First epochs of training that read short stories more often than long ones, less so from one to the next.",
         ge=0,
         source="Bengio et al., 2009, Curriculum Learning",
     )
@@ -142,12 +142,9 @@ class LookupsConfig(MadeUpConfig):
     """Settings of `lookups`."""
 
     letters: int = option(
-        8,
-        "Letters that lead to one another, all in one circle; of 6 there are so few circles that one layer knows them.",
-        ge=2,
-        le=26,
+        8, "Letters that lead to one another, in chains of steps + 1: two or more chains of them.", ge=4, le=26
     )
-    steps: int = option(3, "Steps to follow at most; beyond half the letters the way back is the shorter one.", ge=1)
+    steps: int = option(3, "Steps to follow at most.", ge=1)
     least_steps: int = option(1, "Steps to follow at least.", ge=1)
 
 

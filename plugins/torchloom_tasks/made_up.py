@@ -28,12 +28,13 @@ STONES = (
 
 
 class Lookups(LabelledText):
-    """Follow a table some steps: ``a 2 ||| ca ab bc`` is ``c``, for ``a`` leads to ``b``, and that to ``c``.
+    """Follow a table to its end: ``a ||| B C C`` is ``c``, for ``a`` leads to ``b``, ``b`` to ``c``, and ``c`` to itself.
 
-    All letters lie in one circle, drawn anew for each question, and its table is in random order, so that nothing but
-    the steps themselves tells where they lead. Validation and test ask for all numbers of steps alike. Training asks for
-    few steps more often: a most is drawn evenly, and below it the number itself, so that one step is learnt first and
-    more on top of it. A network that looks up once a layer must guess where there are more steps than it has layers.
+    The table tells in capitals where the first letter leads, the second, and so on. Letters lie in chains, drawn anew for
+    each question, with an end each; whoever sees the ends and cannot follow must guess among them. A network that looks
+    up once a layer must guess where there are more steps than it has layers. Validation and test have chains of
+    ``steps`` steps, and ask for all numbers of steps alike; the chains of a table for training have any number up to it,
+    so that one step is learnt first and more on top of it.
     """
 
     config: LookupsConfig
@@ -42,12 +43,21 @@ class Lookups(LabelledText):
         """Keep the settings.
 
         Raises:
-            ConfigError: No number of steps lies between the least and the most, or there is no tokenizer.
+            ConfigError: No number of steps lies between the least and the most, so many steps leave one end alone, or
+                there is no tokenizer.
         """
         super().__init__(config, tokenizer)
+        problems = []
         if config.least_steps > config.steps:
             message = f"{config.least_steps} is more than dataset.steps={config.steps}"
-            raise ConfigError([Problem("dataset.least_steps", message, "lower it, or raise dataset.steps")])
+            problems.append(Problem("dataset.least_steps", message, "lower it, or raise dataset.steps"))
+        if config.letters < 2 * (config.steps + 1):
+            message = f"{config.letters} are too few for two chains of {config.steps} steps, and one end needs no steps"
+            problems.append(
+                Problem("dataset.letters", message, f"choose {2 * (config.steps + 1)} or more, or lower dataset.steps")
+            )
+        if problems:
+            raise ConfigError(problems)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -56,17 +66,23 @@ class Lookups(LabelledText):
 
     @property
     def pairs(self) -> bool:
-        """The question, and the table."""
+        """The letter to begin with, and the table."""
         return True
 
+    def texts(self, example: Labelled) -> Sequence[str]:
+        """Return the letter and the table, and all letters and capitals, which the tokenizer is to know."""
+        return (*example.texts, " ".join(self.classes), " ".join(self.classes).upper())
+
     def divide(self) -> dict[SplitName, list[Labelled]]:
-        """Make up all questions, each split from a seed of its own; no two are the same.
+        """Make up all questions, each split from a seed of its own; none stands in two splits.
+
+        Training may ask one twice: of short chains there are few questions, and they are not to be fewer than long ones.
 
         Raises:
-            DataError: So few letters do not give so many questions.
+            DataError: So few letters do not give so many questions for validation and test.
         """
         made: dict[SplitName, list[Labelled]] = {name: [] for name in SPLITS}
-        taken: set[bytes] = set()
+        held_out: set[bytes] = set()
         for name in reversed(SPLITS):
             rng = random.Random(f"{self.config.seed} {name}")
             failures = 0
@@ -74,24 +90,27 @@ class Lookups(LabelledText):
                 most = self.config.steps
                 if name == "train":
                     most = rng.randint(self.config.least_steps, most)
-                one = self._question(rng, rng.randint(self.config.least_steps, most))
-                failures = failures + 1 if one.digest in taken else 0
+                one = self._question(rng, most, rng.randint(self.config.least_steps, most))
+                failures = failures + 1 if one.digest in held_out else 0
                 if failures > 1_000:
                     raise DataError(
                         f"dataset.letters={self.config.letters} gives too few different questions for "
-                        f"{self.config.examples} of training; raise it, or lower dataset.examples"
+                        f"{self.config.eval_examples} each of validation and test; raise it, or lower dataset.eval_examples"
                     )
                 if not failures:
                     made[name].append(one)
-                    taken.add(one.digest)
+                    if name != "train":
+                        held_out.add(one.digest)
         return made
 
-    def _question(self, rng: random.Random, steps: int) -> Labelled:
-        circle = rng.sample(self.classes, len(self.classes))
-        table = [first + second for first, second in pairwise([*circle, circle[0]])]
-        start, end = circle[0], circle[steps % len(circle)]
-        rng.shuffle(table)
-        return Labelled("a table made up", (f"{start} {steps}", " ".join(table)), end)
+    def _question(self, rng: random.Random, most: int, steps: int) -> Labelled:
+        """Ask for ``steps`` in a table whose chains have ``most``, but for the last, of the letters that are left."""
+        letters = rng.sample(self.classes, len(self.classes))
+        chains = [letters[at : at + most + 1] for at in range(0, len(letters), most + 1)]
+        leads = {second: first for chain in chains for first, second in pairwise([chain[0], *chain])}
+        chain = rng.choice([chain for chain in chains if len(chain) > steps])
+        table = " ".join(leads[letter].upper() for letter in self.classes)
+        return Labelled("a table made up", (chain[steps], table), chain[0])
 
 
 class Facts(LabelledText):

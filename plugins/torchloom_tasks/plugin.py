@@ -51,7 +51,7 @@ def torchloom_components() -> list[Component]:
         _dataset(
             "lookups",
             "made_up:Lookups",
-            "Tables of letters that lead to one another, to be followed some steps; made up",
+            "Tables of letters that lead to one another, to be followed to their ends; made up",
             tokenizer="word",
         ),
         _dataset(

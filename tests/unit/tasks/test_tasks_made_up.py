@@ -19,37 +19,44 @@ def facts(**fields):
     return Facts(FactsConfig(**{"examples": 400, "eval_examples": 100, **fields}), words("pad", "unk", "cls", "sep"))
 
 
-def test_the_answer_is_where_the_steps_lead():
-    for one in lookups(letters=9, steps=6).divided["train"]:
-        question, table = one.texts
-        letter, steps = question.split()
-        leads = dict(table.split())
-        for _ in range(int(steps)):
-            letter = leads[letter]
-        assert letter == one.label
-        assert len(leads) == 9
+def followed(one):
+    """Return the letters that lead from the question's to its end, and where each letter leads."""
+    start, table = one.texts
+    leads = dict(zip("abcdefghijklmnopqrstuvwxyz", table.lower().split(), strict=False))
+    way = [start]
+    while leads[way[-1]] != way[-1]:
+        way.append(leads[way[-1]])
+    return way, leads
 
 
-def test_all_letters_lie_in_one_circle_and_the_table_in_no_order():
-    circles, firsts = set(), set()
-    for one in lookups(letters=5).divided["train"]:
-        leads = dict(one.texts[1].split())
-        seen = ["a"]
-        while leads[seen[-1]] != "a":
-            seen.append(leads[seen[-1]])
-        assert sorted(seen) == list("abcde")
-        circles.add("".join(seen))
-        firsts.add(one.texts[1][:2])
-    assert len(circles) == 24
-    assert len(firsts) == 20
+def test_the_answer_is_where_the_table_leads_and_one_cannot_see_which_end_it_is():
+    for name, steps in (("train", {1, 2, 3}), ("test", {1, 2, 3})):
+        found = set()
+        for one in lookups(letters=9).divided[name]:
+            way, leads = followed(one)
+            assert way[-1] == one.label
+            found.add(len(way) - 1)
+            assert len(leads) == 9
+            assert sum(letter == end for letter, end in leads.items()) >= 2
+        assert found == steps
 
 
-@pytest.mark.parametrize(("least", "most"), [(1, 6), (3, 5), (6, 6)])
+def test_letters_lie_in_chains_of_as_many_steps_as_there_are_at_most():
+    for one in lookups(letters=11).divided["test"]:
+        _, leads = followed(one)
+        ends = [letter for letter, end in leads.items() if letter == end]
+        reached = Counter(leads.values())
+        assert len(ends) == 3  # of 4, 4 and 3 letters
+        assert sorted(reached[end] for end in ends) == [2, 2, 2]
+        assert all(reached[letter] <= 1 for letter in leads if letter not in ends)
+
+
+@pytest.mark.parametrize(("least", "most"), [(1, 5), (3, 5), (5, 5)])
 def test_steps_are_drawn_evenly_and_in_training_few_more_often(least, most):
     dataset = lookups(letters=12, steps=most, least_steps=least, examples=2_000, eval_examples=2_000)
     counts = {}
     for name in ("train", "test"):
-        counts[name] = Counter(int(one.texts[0].split()[1]) for one in dataset.divided[name])
+        counts[name] = Counter(len(followed(one)[0]) - 1 for one in dataset.divided[name])
         assert sorted(counts[name]) == list(range(least, most + 1))
         labels = Counter(one.label for one in dataset.divided[name])
         assert max(labels.values()) < 1.5 * 2_000 / 12
@@ -60,31 +67,38 @@ def test_steps_are_drawn_evenly_and_in_training_few_more_often(least, most):
         assert counts["test"][steps] == pytest.approx(2_000 / len(kinds), abs=4 * (2_000 / len(kinds)) ** 0.5)
 
 
-def test_a_row_is_the_question_and_the_table():
-    dataset = lookups(letters=3, steps=2, examples=20, eval_examples=2)
+def test_a_row_is_the_letter_and_the_table():
+    dataset = lookups(letters=4, steps=1, examples=20, eval_examples=2)
     batch = everything(dataset.split("train"))
-    assert re.fullmatch(r"[abc] [12]( [abc]{2}){3}", said(dataset, batch["tokens"][0]))
-    assert batch["segments"][0, : batch["length"][0]].tolist() == [0, 0, 1, 1, 1]
-    assert dataset.spec.classes == ("a", "b", "c")
+    assert re.fullmatch(r"[a-d]( [A-D]){4}", said(dataset, batch["tokens"][0]))
+    assert batch["segments"][0, : batch["length"][0]].tolist() == [0, 1, 1, 1, 1]
+    assert dataset.spec.classes == ("a", "b", "c", "d")
+    assert dataset.spec.vocab_size == 2 + 8  # padding, unknown, letters and capitals
 
 
 def test_no_question_stands_in_two_splits():
-    dataset = lookups(letters=3, steps=2, examples=40, eval_examples=4)
-    digests = [one.digest for name in ("train", "val", "test") for one in dataset.divided[name]]
-    assert len(set(digests)) == len(digests) == 48
+    splits = lookups(letters=4, steps=1, examples=40, eval_examples=8).divided
+    digests = {name: {one.digest for one in splits[name]} for name in splits}
+    assert len(digests["val"]) == len(digests["test"]) == 8
+    assert not digests["train"] & (digests["val"] | digests["test"])
+    assert not digests["val"] & digests["test"]
 
 
 def test_letters_too_few_for_so_many_questions_are_refused():
-    with pytest.raises(DataError, match=r"dataset.letters=3 gives too few different questions for 400 of training"):
-        lookups(letters=3, steps=2).prepare()
+    with pytest.raises(
+        DataError, match=r"dataset.letters=4 gives too few different questions for 100 each of validation"
+    ):
+        lookups(letters=4, steps=1).prepare()
 
 
 def test_steps_that_cannot_be_drawn_are_refused():
     with pytest.raises(ConfigError) as caught:
-        lookups(least_steps=4)
-    assert str(caught.value) == (
-        "dataset.least_steps: 4 is more than dataset.steps=3\n    lower it, or raise dataset.steps"
-    )
+        lookups(least_steps=4, letters=7)
+    assert [str(problem) for problem in caught.value.problems] == [
+        "dataset.least_steps: 4 is more than dataset.steps=3\n    lower it, or raise dataset.steps",
+        "dataset.letters: 7 are too few for two chains of 3 steps, and one end needs no steps\n"
+        "    choose 8 or more, or lower dataset.steps",
+    ]
 
 
 def test_the_file_tells_every_answer_and_each_once(tmp_path):
@@ -128,7 +142,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
 @pytest.mark.parametrize("make", [lookups, facts])
 def test_a_question_of_ones_own(make):
     dataset = make()
-    text = "a 2 ||| ab bc ca" if make is lookups else "Which stone is in beta 1?"
+    text = "a ||| B C C D E F G H" if make is lookups else "Which stone is in beta 1?"
     batch = everything(dataset.read([text]))
     assert "label" not in batch
     assert batch["tokens"].shape[0] == 1
