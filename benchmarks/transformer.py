@@ -117,6 +117,7 @@ def torchloom_run(shape: Shape, folder: Path, turns: Turns, experiment: str, com
             turns.step()
 
     words = [f"experiment={experiment}", *shape.words, "trainer.max_steps=1000000", f"compile={str(compile).lower()}"]
+    (folder / "run").mkdir()
     with run._quiet():
         made = assembly.assemble(composing.compose(words), folder / "run")
         made.trainer.callbacks.append(Clock())
