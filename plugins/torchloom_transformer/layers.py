@@ -271,11 +271,11 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Divide vectors by the root of their squares' mean; any shape that ends in that of the weights."""
-        # A compiler fuses torch's own, and on other devices it is one kernel.
-        ours = torch.is_grad_enabled() and x.device.type == "cpu" and x.dtype == self.weight.dtype
-        if not ours or torch.compiler.is_compiling():
+        # A compiler fuses torch's own, on other devices it is one kernel, and tensors in shards have rules of their own.
+        plain = type(x) is Tensor and x.device.type == "cpu" and x.dtype == self.weight.dtype
+        if not plain or not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(x)
-        output: Tensor = _RMSNormFunction.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
+        output: Tensor = _RMSNormFunction.apply(x, self.weight, self.eps)
         return output
 
 
@@ -299,7 +299,8 @@ class _RMSNormFunction(torch.autograd.Function):
 
 
 def _inverse_rms(x: Tensor, eps: float) -> Tensor:
-    return (torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1] + eps).rsqrt()
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return (length.square() / x.shape[-1] + eps).rsqrt()
 
 
 def initialise(network: nn.Module, config: TransformerConfig, layers: int) -> None:
