@@ -61,8 +61,8 @@ def lookups(runs: Runs, options: argparse.Namespace) -> str:
             loaded = torchloom.load(runs.place(*overrides), [f"dataset.least_steps={steps}"])
             deepest.append(loaded.evaluate("test")[0]["test/accuracy"])
         layers = loaded.config.architecture.num_layers
-        times = loaded.config.architecture.recurrent_steps if name == "recurrent" else 1
-        rows.append([*row(f"{name}: {layers} block, {times} times", found), spread(deepest, 3)])
+        times = f"{loaded.config.architecture.recurrent_steps} times" if name == "recurrent" else "once"
+        rows.append([*row(f"{name}: {layers} block, {times}", found), spread(deepest, 3)])
     data = loaded.config.dataset
     text = (
         f"## Look-ups deeper than the layers\n\n`experiment=lookups`: follow a table of {data.letters} letters 1 to {steps} "
