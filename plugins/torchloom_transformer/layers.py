@@ -264,7 +264,7 @@ def norm(config: TransformerConfig) -> nn.Module:
 
 
 class RMSNorm(nn.RMSNorm):
-    """torch's, with a gradient in closed form on a CPU, where torch has it in a dozen steps and takes five times as long.
+    """torch's, with a gradient in closed form on a CPU, where torch has it in a dozen steps and takes four times as long.
 
     Source: Zhang and Sennrich, 2019, Root Mean Square Layer Normalization, equation 4.
     """
