@@ -116,6 +116,8 @@ class SortedLines:
         if block < 0:
             return False
         begin, end = self._bounds[block : block + 2]
+        if b"\n" in line:  # no line, though two lines in a row may read like it
+            return False
         return self._firsts[block] == line or b"\n%b\n" % line in self._bytes[begin:end]
 
 

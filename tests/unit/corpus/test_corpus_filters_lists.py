@@ -322,6 +322,13 @@ def test_addresses_by_lists_of_ones_own(tmp_path) -> None:
     assert step.tally.counts["documents without an address"] == 2
 
 
+def test_two_lines_are_no_line(tmp_path) -> None:
+    path = tmp_path / "lines"
+    path.write_text(".\na\nb\n", "utf-8")
+    found = SortedLines(path)
+    assert ["a" in found, "b" in found, "a\nb" in found] == [True, True, False]
+
+
 @given(st.sets(st.text(st.sampled_from("ab.-é"), min_size=1, max_size=4), min_size=1), st.data())
 def test_sorted_lines_are_a_set(lines, chosen) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
