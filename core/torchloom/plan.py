@@ -212,9 +212,7 @@ def _own(command: Command, given: Overrides, *, multirun: bool) -> list[str]:
         elif OVERRIDES in command.keys:
             rest.append(override)
         else:
-            problems.append(
-                schema.unknown_key(command.config, override.key_or_group, "", f"'torchloom {command.words}'")
-            )
+            problems.append(_no_key(command, override))
     if problems:
         raise ConfigError(problems)
     if rest:
@@ -222,6 +220,15 @@ def _own(command: Command, given: Overrides, *, multirun: bool) -> list[str]:
         lists = BasicSweeper.split_arguments(rest, None)[0] if multirun else [[str(one.input_line) for one in rest]]
         own.append(f"{OVERRIDES}=" + ",".join(f"[{','.join(map(quote, lines))}]" for lines in lists))
     return own
+
+
+def _no_key(command: Command, override: Override) -> Problem:
+    """Return the problem of a key that a command does not have."""
+    group = override.key_or_group
+    problem = schema.unknown_key(command.config, group, "", f"'torchloom {command.words}'")
+    if "component" in command.keys and registry.current().group_kind(group) is not None:
+        return dataclasses.replace(problem, mend=f"Write torchloom {command.words} {group}/{override.value()}")
+    return problem
 
 
 def _checkpoint(given: Overrides) -> Path:

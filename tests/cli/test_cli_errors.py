@@ -106,6 +106,20 @@ torchloom: error: component: 'cnn' is not KIND/NAME
     Did you mean architecture/cnn?
 """,
     ),
+    "a preset alone": (
+        ["show", "decoder_7b"],
+        """\
+torchloom: error: component: 'decoder_7b' is not KIND/NAME
+    Did you mean architecture/decoder_7b?
+""",
+    ),
+    "a group set where a component is named": (
+        ["show", "architecture=decoder_7b"],
+        """\
+torchloom: error: architecture: 'torchloom show' has no such key
+    Write torchloom show architecture/decoder_7b
+""",
+    ),
     "jobs of a sweep": (
         ["train", "-m", "parallel=singel,single", "trainer.max_epochs=0,1", "optimizer.lr=1,2"],
         """\

@@ -56,7 +56,9 @@ def run(config: DictConfig) -> int:
 
 
 def _mend(word: str) -> str:
-    kinds = [component.kind for component in registry.current().components() if component.name == word]
+    known = registry.current()
+    kinds = [component.kind for component in known.components() if component.name == word]
+    kinds += [kind.group for kind in known.kinds.values() if kind.name not in kinds and word in _presets(kind.group)]
     return (
         f"Did you mean {' or '.join(f'{kind}/{word}' for kind in kinds)}?" if kinds else "For example: architecture/cnn"
     )
