@@ -119,10 +119,12 @@ class SelfAttention(nn.Module):
     ) -> Tensor:
         """Map ``(batch, seq, d_model)`` to the same shape."""
         qkv_BTHD = self.qkv(x_BTC).view(*x_BTC.shape[:2], -1, self.head_dim)
-        qk_BTHD, v_BTGD = qkv_BTHD.split((self.num_heads + self.kv_heads, self.kv_heads), dim=2)
-        if rotation is not None:
-            qk_BTHD = rotation.apply(qk_BTHD)  # queries and keys at once
-        q_BTHD, k_BTGD = qk_BTHD.split((self.num_heads, self.kv_heads), dim=2)
+        if rotation is None:
+            q_BTHD, k_BTGD, v_BTGD = qkv_BTHD.split((self.num_heads, self.kv_heads, self.kv_heads), dim=2)
+        else:
+            qk_BTHD, v_BTGD = qkv_BTHD.split((self.num_heads + self.kv_heads, self.kv_heads), dim=2)
+            # Queries and keys at once.
+            q_BTHD, k_BTGD = rotation.apply(qk_BTHD).split((self.num_heads, self.kv_heads), dim=2)
         q_BHTD, k_BGSD, v_BGSD = q_BTHD.transpose(1, 2), k_BTGD.transpose(1, 2), v_BTGD.transpose(1, 2)
         if cache is not None:
             k_BGSD, v_BGSD = cache.extend(k_BGSD, v_BGSD, mask.query_offset)
