@@ -223,11 +223,12 @@ def _own(command: Command, given: Overrides, *, multirun: bool) -> list[str]:
 
 
 def _no_key(command: Command, override: Override) -> Problem:
-    """Return the problem of a key that a command does not have."""
+    """Return the problem of a key that a command does not have; a component is named in one word, not set."""
     group = override.key_or_group
     problem = schema.unknown_key(command.config, group, "", f"'torchloom {command.words}'")
     if "component" in command.keys and registry.current().group_kind(group) is not None:
-        return dataclasses.replace(problem, mend=f"Write torchloom {command.words} {group}/{override.value()}")
+        name = str(override.input_line).partition("=")[2].split(",")[0] or "NAME"
+        return dataclasses.replace(problem, mend=f"Write torchloom {command.words} {group}/{name}")
     return problem
 
 

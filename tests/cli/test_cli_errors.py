@@ -120,6 +120,16 @@ torchloom: error: architecture: 'torchloom show' has no such key
     Write torchloom show architecture/decoder_7b
 """,
     ),
+    "groups set where a component is named, several and none": (
+        ["show", "dataset=digits,mnist", "~architecture"],
+        """\
+torchloom: error: 2 problems in the configuration:
+  dataset: 'torchloom show' has no such key
+    Write torchloom show dataset/digits
+  architecture: 'torchloom show' has no such key
+    Write torchloom show architecture/NAME
+""",
+    ),
     "jobs of a sweep": (
         ["train", "-m", "parallel=singel,single", "trainer.max_epochs=0,1", "optimizer.lr=1,2"],
         """\
