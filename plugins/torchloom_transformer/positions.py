@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 
 from torchloom_transformer.configs import TransformerConfig
 
@@ -76,7 +76,7 @@ def _angles(
     )
 
 
-_opaque_angles = torch.library.custom_op(
+_opaque_angles = library.custom_op(
     "torchloom::angles",
     _angles,
     mutates_args=(),
