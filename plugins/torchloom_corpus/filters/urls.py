@@ -112,12 +112,12 @@ class SortedLines:
 
     def __contains__(self, item: object) -> bool:
         line = str(item).encode("utf-8", "replace")
+        if b"\n" in line:  # no line, though two lines in a row may read like it
+            return False
         block = bisect_right(self._firsts, line) - 1
         if block < 0:
             return False
         begin, end = self._bounds[block : block + 2]
-        if b"\n" in line:  # no line, though two lines in a row may read like it
-            return False
         return self._firsts[block] == line or b"\n%b\n" % line in self._bytes[begin:end]
 
 
