@@ -213,11 +213,8 @@ class Seq2Seq(Objective):
     def _predictor(
         self, architecture: Architecture, head: nn.Module, source: Tensor, lengths: Tensor, request: GenerateRequest
     ) -> _Predictor:
-        beams = request.num_beams
-        if beams > 1:
-            source, lengths = source.repeat_interleave(beams, dim=0), lengths.repeat_interleave(beams, dim=0)
         most = self._limited(request).max_new_tokens if request.use_cache else None
-        return _Predictor(architecture, head, source, lengths, most)
+        return _Predictor(architecture, head, source, lengths, most, request.num_beams)
 
     def _limited(self, request: GenerateRequest) -> GenerateRequest:
         """Return a request for no more tokens than the targets trained on have."""
@@ -233,9 +230,9 @@ class _Predictor:
 
     @torch.no_grad()
     def __init__(
-        self, architecture: Architecture, head: nn.Module, source: Tensor, lengths: Tensor, most: int | None
+        self, architecture: Architecture, head: nn.Module, source: Tensor, lengths: Tensor, most: int | None, beams: int
     ) -> None:
-        """Read the sources.
+        """Read the sources, each once.
 
         Args:
             architecture: Follows `seq2seq`.
@@ -243,11 +240,14 @@ class _Predictor:
             source: int64 ``(batch, source_seq)``.
             lengths: Real tokens of each, ``(batch,)``.
             most: Tokens that a state shall have room for; None to keep no state.
+            beams: Targets that grow from each source.
         """
         self.architecture, self.head, self.device = architecture, head, source.device
-        self.memory = architecture.encode(source, lengths)
+        memory = architecture.encode(source, lengths)
+        rows = torch.arange(len(source), device=self.device).repeat_interleave(beams)
+        self.memory = memory if beams == 1 else memory[rows]
         keeps_state = most and type(architecture).new_state is not Architecture.new_state
-        self.state = architecture.new_state(len(source), most) if most and keeps_state else None
+        self.state = architecture.new_state(len(rows), most) if most and keeps_state else None
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor) -> Tensor:

@@ -35,6 +35,10 @@ class Memory:
     vectors: Tensor
     lengths: Tensor | None
 
+    def __getitem__(self, rows: Tensor) -> Memory:
+        """Return that of some rows, int64 ``(new batch,)``."""
+        return Memory(self.vectors[rows], None if self.lengths is None else self.lengths[rows])
+
 
 class EncoderDecoder(Architecture):
     """Transformer of two stacks with one token embedding; presets ``vaswani`` and ``t5`` have the originals' forms.

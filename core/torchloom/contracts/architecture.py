@@ -156,6 +156,9 @@ class Architecture(nn.Module):
     def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> Any:
         """Return what `decode` needs to know of the first sequence of `seq2seq`, whatever that is.
 
+        Indexed by rows, int64 ``(new batch,)``, it gives what is known of these, as a tensor does; a beam search, whose
+        candidates share a sequence, needs it.
+
         Raises:
             UnsupportedError: It does not follow this protocol.
         """

@@ -102,6 +102,17 @@ class TestArchitecture:
             pieces = [architecture.decode(piece, memory, state=state) for piece in target.split((3, 1, 1, 7), dim=1)]
             torch.testing.assert_close(torch.cat(pieces, 1), architecture.seq2seq(source, target), rtol=1e-4, atol=1e-5)
 
+    def test_first_sequence_is_shared_by_several_second_ones(self, component: Component) -> None:
+        architecture = build_architecture(component).eval()
+        if "seq2seq" not in architecture.protocols:
+            pytest.skip("writes no second sequence")
+        source, target = inputs_of(architecture.spec, 2, seed=1), inputs_of(architecture.spec, 4)
+        lengths, rows = torch.tensor([3, source.shape[1]]), torch.tensor([1, 0, 0, 1])
+        with torch.no_grad():
+            shared = architecture.decode(target, architecture.encode(source, lengths)[rows])
+            alone = architecture.seq2seq(source[rows], target, source_lengths=lengths[rows])
+        torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-5)
+
     def test_pair_makes_images_and_judges_them(self, component: Component) -> None:
         pair = build_architecture(component).eval()
         if not isinstance(pair, AdversarialPair):
