@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -15,8 +16,9 @@ from torchloom.contracts.objective import LossSum, Objective
 from torchloom.contracts.spec import ImageSpec, LabelledTextSpec, SeriesSpec, Spec, TokenSpec
 from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import ConfigError, Problem
-from torchloom_objectives.configs import ClassificationConfig
-from torchloom_objectives.heads import class_head
+from torchloom_objectives.configs import ClassificationConfig, EntailmentConfig
+from torchloom_objectives.heads import ComparingHead, class_head
+from torchloom_objectives.mlm import text_inputs
 
 
 class Classification(Objective):
@@ -111,12 +113,19 @@ class Sentiment(Classification):
 
 
 class Entailment(Classification):
-    """Say whether the second of two texts follows from the first, with the head that BERT is fine-tuned with."""
+    """Say whether the second of two texts follows from the first, with the head that BERT is fine-tuned with.
+
+    With ``compare`` the head reads a vector of each text and how they differ, which a small network learns sooner than to
+    compare words by attention.
+
+    Source: Devlin et al. 2019, arXiv:1810.04805, section 4.1; Conneau et al. 2017, arXiv:1705.02364, section 3.2.
+    """
 
     accepts = (LabelledTextSpec,)
     name = "entailment"
+    config: EntailmentConfig
 
-    def __init__(self, config: ClassificationConfig, spec: Spec) -> None:
+    def __init__(self, config: EntailmentConfig, spec: Spec) -> None:
         """Take the classes from the spec.
 
         Raises:
@@ -128,3 +137,20 @@ class Entailment(Classification):
             raise ConfigError(
                 [Problem("objective=entailment", message, "choose dataset=entailment, or another objective")]
             )
+        if config.compare:
+            self.protocol = "sequence"
+
+    def head(self, architecture: Architecture) -> nn.Module:
+        """Return BERT's head of one vector, or with ``compare`` that of two texts' vectors."""
+        config = self.config
+        if not config.compare:
+            return super().head(architecture)
+        return ComparingHead(architecture.width, self.num_classes, hidden=config.hidden, dropout=config.dropout)
+
+    def inputs(self, batch: Batch) -> dict[str, Any]:
+        """Return the tokens with their lengths and which text each is of; with ``compare`` also each text's positions."""
+        if not self.config.compare:
+            return super().inputs(batch)
+        segments = batch["segments"]
+        real = torch.arange(segments.shape[1], device=segments.device) < batch["length"][:, None]
+        return {**text_inputs(batch), "places": torch.stack([real & (segments == text) for text in (0, 1)])}

@@ -21,7 +21,7 @@ class ClassificationConfig:
 
 @dataclass
 class TextClassificationConfig(ClassificationConfig):
-    """Settings of `sentiment` and `entailment`."""
+    """Settings of `sentiment`."""
 
     hidden: bool = option(
         True, "Put a dense layer with tanh before the classes, as BERT is fine-tuned.", source="arXiv:1810.04805"
@@ -32,6 +32,17 @@ class TextClassificationConfig(ClassificationConfig):
         ge=0,
         lt=1,
         source="arXiv:1810.04805, appendix A.3",
+    )
+
+
+@dataclass
+class EntailmentConfig(TextClassificationConfig):
+    """Settings of `entailment`."""
+
+    compare: bool = option(
+        False,
+        "Read the classes from the means u and v over each text, |u - v| and u * v, not from one vector of both.",
+        source="arXiv:1705.02364, section 3.2",
     )
 
 

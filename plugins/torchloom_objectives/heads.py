@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from torchloom.contracts.architecture import Architecture
@@ -55,6 +56,33 @@ class MaskedHead(nn.Module):
             ``(batch, seq, vocab)``, or ``(places, vocab)``, row by row.
         """
         logits: Tensor = self.output(self.transform(vectors if places is None else vectors[places]))
+        return logits
+
+
+class ComparingHead(nn.Module):
+    """Classes of two texts: the means u and v of their vectors, |u - v| and u * v, then as `class_head`.
+
+    Source: Conneau et al. 2017, arXiv:1705.02364, section 3.2.
+    """
+
+    def __init__(self, width: int, classes: int, *, hidden: bool, dropout: float) -> None:
+        super().__init__()
+        self.classes = class_head(4 * width, classes, hidden=hidden, dropout=dropout)
+
+    def forward(self, vectors: Tensor, places: Tensor) -> Tensor:
+        """Map vectors to logits.
+
+        Args:
+            vectors: ``(batch, seq, width)``.
+            places: Which positions are of the first text and which of the second, bool ``(2, batch, seq)``; each has some.
+
+        Returns:
+            ``(batch, classes)``.
+        """
+        shares = places.to(vectors.dtype)
+        shares = shares / shares.sum(dim=-1, keepdim=True).clamp(min=1)  # a text cut to nothing has a vector of zeros
+        u, v = (share[:, None] @ vectors for share in shares)
+        logits: Tensor = self.classes(torch.cat([u, v, (u - v).abs(), u * v], dim=-1).squeeze(1))
         return logits
 
 

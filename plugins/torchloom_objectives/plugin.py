@@ -52,7 +52,7 @@ def torchloom_components() -> list[Component]:
             kind="objective",
             name="entailment",
             target="torchloom_objectives.classification:Entailment",
-            config="torchloom_objectives.configs:TextClassificationConfig",
+            config="torchloom_objectives.configs:EntailmentConfig",
             summary="Does the second text follow from the first? Accuracy, F1, confusion matrix.",
             source="arXiv:1810.04805",
         ),

@@ -98,7 +98,8 @@ class Model(nn.Module):
     def forward(self, **inputs: Any) -> Any:
         """Call the architecture's protocol with the objective's inputs, then the head, and return what that gives.
 
-        ``places`` among the inputs, bool ``(batch, seq)``, is for the head: the positions that it need read at all.
+        ``places`` among the inputs, bool ``(batch, seq)``, is for the head: the positions that it need read at all. A head
+        that tells groups of positions apart, such as two texts, takes ``(groups, batch, seq)``.
         """
         if not self.architecture.takes_segments:
             inputs.pop("segments", None)
