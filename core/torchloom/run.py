@@ -386,29 +386,38 @@ def _cause_of_failure(folder: Path) -> str:
 
 @contextlib.contextmanager
 def _stop_behind_step(trainer: pl.Trainer) -> Iterator[None]:
-    """Let the first Ctrl-C finish the step and write a checkpoint; a second one stops at once.
+    """Let the first Ctrl-C or SIGTERM finish the step and write a checkpoint; a second one stops at once.
 
     Several processes get the signal at different steps, so they stop at once and leave their newest checkpoint.
     """
     import threading
 
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
+
     from torchloom._checkpoint_callback import Checkpointing
 
     saving = [one for one in _callbacks(trainer) if isinstance(one, Checkpointing)]
     if not saving or trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
-        yield
+        try:
+            yield
+        except SIGTERMException:
+            raise Interrupted from None
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(signum: int, frame: Any) -> None:
         saving[0].interrupted = True
-        signal.signal(signal.SIGINT, before)
+        # Lightning, told of it first, would end the run without a checkpoint, in the midst of a validation even.
+        trainer._signal_connector.received_sigterm = False
+        signal.signal(signum, before[signal.Signals(signum)])
 
-    signal.signal(signal.SIGINT, ask)
+    for signum in before:
+        signal.signal(signum, ask)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 @contextlib.contextmanager

@@ -129,7 +129,8 @@ def test_a_killed_run_passes_over_a_checkpoint_cut_short_and_ends_like_an_unkill
     assert rows(folder) == rows(whole)
 
 
-def test_ctrl_c_finishes_the_step_and_leaves_a_run_that_goes_on(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_finishes_the_step_and_leaves_a_run_that_goes_on(sent: int, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     settings = [*SETTINGS, "callbacks.checkpoint.every_n_steps=null"]
     command = [sys.executable, "-m", "torchloom", "train", f"hydra.run.dir={folder}", *settings]
@@ -139,7 +140,7 @@ def test_ctrl_c_finishes_the_step_and_leaves_a_run_that_goes_on(whole: Path, tmp
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     out, errors = process.communicate()
     assert process.returncode == 130
     assert out.splitlines()[-1] == str(folder)

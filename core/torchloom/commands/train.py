@@ -10,7 +10,8 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from torchloom.errors import ConfigError, Interrupted, TorchloomError
+from torchloom import checkpoint
+from torchloom.errors import Interrupted, TorchloomError
 
 
 def run(config: DictConfig) -> int:
@@ -19,7 +20,7 @@ def run(config: DictConfig) -> int:
     A failure is told on standard error and in the folder's ``summary.json``; it does not raise, so a sweep goes on.
 
     Returns:
-        0; 2 for a mistake in the configuration, 1 for any other failure, 130 where the person stopped it.
+        0; 2 for a mistake that a person can mend, 1 for any other failure, 130 where the person stopped it.
     """
     from torchloom import run as running
 
@@ -30,7 +31,11 @@ def run(config: DictConfig) -> int:
             config = running.continued(config.ckpt, list(config.get("overrides") or []))
         running.train(config, folder)
     except (Interrupted, KeyboardInterrupt):
-        print(f"torchloom: stopped; go on with\n    torchloom train ckpt=last hydra.run.dir={folder}", file=sys.stderr)
+        if checkpoint.saved(folder):
+            told = f"stopped; go on with\n    torchloom train ckpt=last hydra.run.dir={folder}"
+        else:
+            told = "stopped before there was a checkpoint; begin anew"
+        print(f"torchloom: {told}", file=sys.stderr)
         print(folder)
         return 130
     except Exception as error:
@@ -40,6 +45,6 @@ def run(config: DictConfig) -> int:
         if not isinstance(error, TorchloomError):
             print("    set TORCHLOOM_TRACEBACK=1 for the whole traceback", file=sys.stderr)
         print(folder)
-        return 2 if isinstance(error, ConfigError) else 1
+        return 2 if isinstance(error, TorchloomError) else 1
     print(folder)
     return 0
