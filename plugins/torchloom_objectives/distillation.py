@@ -18,7 +18,7 @@ from torchloom.contracts.dataset import Batch, EpochKey, Split
 from torchloom.contracts.objective import LossSum, Objective
 from torchloom.contracts.spec import ImageSpec, Seq2SeqSpec, SeriesSpec, Spec, TokenSpec
 from torchloom.contracts.tokenizer import Tokenizer
-from torchloom.errors import CheckpointError, ConfigError, Problem, UnsupportedError
+from torchloom.errors import CheckpointError, ConfigError, Problem
 from torchloom.inference import Loaded, load
 from torchloom.schema import to_plain
 from torchloom_objectives.classification import Classification
@@ -201,9 +201,41 @@ class Distillation(Objective):
             message = f"{given} names block {max(given)} of the teacher, which has {theirs}"
             return [Problem("objective.layers", message, f"choose from 1 to {theirs}; 0 matches none")]
         self._pairs = [(index, number - 1) for index, number in enumerate(matched) if number]
+        for who, network, chosen in (
+            ("the student", architecture, [index for index, _ in self._pairs]),
+            ("the teacher", self.teacher.model.architecture, [other for _, other in self._pairs]),
+        ):
+            deaf = next((index for index in chosen if index not in self._heard(network, chosen)), None)
+            if deaf is not None:
+                kind = type(network).__name__
+                message = f"matches vectors of positions, and block {deaf + 1} of {who}, a {kind}, gives none"
+                return [Problem("objective.hidden_weight", message, "leave it out, or choose another architecture")]
         for other in {other for _, other in self._pairs}:
             blocks[other].register_forward_hook(_Keeping(self._kept, other))
         return []
+
+    @torch.no_grad()
+    def _heard(self, network: Architecture, blocks: Sequence[int]) -> set[int]:
+        """Return which of a network's blocks give a vector a position, found out on an example of nothing."""
+        kept: dict[int, Tensor] = {}
+        hooks = [network.blocks()[index].register_forward_hook(_Keeping(kept, index)) for index in blocks]
+        training = network.training
+        try:
+            getattr(network.eval(), self.protocol)(_nothing(self.spec))
+        finally:
+            network.train(training)
+            for hook in hooks:
+                hook.remove()
+        return set(kept)
+
+
+def _nothing(spec: Spec) -> Tensor:
+    """Return one example of zeros."""
+    if isinstance(spec, ImageSpec):
+        return torch.zeros(1, spec.channels, spec.height, spec.width)
+    if isinstance(spec, SeriesSpec):
+        return torch.zeros(1, spec.context_length, spec.channels)
+    return torch.zeros(1, cast(TokenSpec, spec).context_length, dtype=torch.int64)
 
 
 class StudentHead(nn.Module):
@@ -238,17 +270,15 @@ class StudentHead(nn.Module):
 
 
 class _Keeping:
-    """A hook that keeps what a block gave last."""
+    """A hook that keeps the vectors of positions that a block gave last, if it gave such; beside them may be a state."""
 
     def __init__(self, kept: dict[int, Tensor], index: int) -> None:
         self.kept, self.index = kept, index
 
     def __call__(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        if not isinstance(output, Tensor) or output.ndim != 3:
-            raise UnsupportedError(
-                f"objective.hidden_weight matches vectors of positions, and a {type(module).__name__} gives none; leave it out"
-            )
-        self.kept[self.index] = output
+        vectors = output[0] if isinstance(output, tuple) else output
+        if isinstance(vectors, Tensor) and vectors.ndim == 3:
+            self.kept[self.index] = vectors
 
 
 class _Seen(Split):

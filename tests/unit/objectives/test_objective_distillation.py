@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import torchloom
 from torchloom import assembly, checkpoint, run
 from torchloom.composing import compose
 from torchloom.contracts.objective import LossSum
-from torchloom.errors import CheckpointError, ConfigError, TorchloomError, UnsupportedError
+from torchloom.errors import CheckpointError, ConfigError, TorchloomError
 from torchloom_objectives.distillation import Answer, Distillation, distances, soft_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
@@ -494,6 +493,15 @@ def test_a_mapping_that_does_not_fit(
 
 
 def test_blocks_that_have_no_vectors_of_positions(teacher: Path, sentiment: list[str], tmp_path: Path) -> None:
+    words = ["architecture=text_cnn", "architecture.channels=8", *taught(teacher, "objective.hidden_weight=1")]
+    assert refusal([*sentiment, *words], tmp_path) == (
+        "objective.hidden_weight: matches vectors of positions, and block 1 of the student, a TextCNN, gives none\n"
+        "    leave it out, or choose another architecture"
+    )
+
+
+def test_states_of_a_recurrent_student_are_matched_too(teacher: Path, sentiment: list[str], tmp_path: Path) -> None:
     words = ["architecture=lstm", "architecture.hidden_size=8", *taught(teacher, "objective.hidden_weight=1")]
-    with pytest.raises(UnsupportedError, match=re.escape("and a LSTM gives none; leave it out")):
-        run.train(compose([*sentiment, *words]), tmp_path / "student")
+    torchloom.train(compose([*sentiment, *words]), tmp_path / "student")
+    rows = (tmp_path / "student" / "metrics.csv").read_text().splitlines()
+    assert "train/hidden_loss" in rows[0]
