@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import wave
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from torchloom.contracts.spec import SeriesSpec
 from torchloom.errors import ConfigError, DataError, Problem
 from torchloom_tasks.configs import AudioFolderConfig
 from torchloom_tasks.division import SPLITS, check_shares, digest, divide
+
+_log = logging.getLogger(__name__)
 
 _FLOOR = 1e-6
 _UNKNOWN = 2**31 - 2**16
@@ -95,6 +98,10 @@ class AudioFolder(Dataset):
             name: sorted(path for path in folder.glob("[!._]*/*") if path.suffix.lower() == ".wav")
             for name, folder in folders.items()
         }
+        beside = [path for folder in folders.values() for path in folder.glob("[!._]*/[!.]*")]
+        others = sum(path.suffix.lower() != ".wav" and path.is_file() for path in beside)
+        if others:
+            _log.warning("%s: left out %d files in its folders whose names do not end in .wav", root, others)
         classes = tuple(sorted({path.parent.name for path in found["train"]}))
         if len(classes) < 2:
             raise DataError(

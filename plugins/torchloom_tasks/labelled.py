@@ -64,7 +64,7 @@ class LabelledText(TaskText[Labelled]):
         if example.label not in self.classes:
             raise DataError(
                 f"{example.place}: label {example.label!r} is none of the classes {', '.join(self.classes)}; correct it, "
-                "or set dataset.classes"
+                "or set dataset.classes, or dataset.label_column if its labels are in another column"
             )
         return self.classes.index(example.label)
 

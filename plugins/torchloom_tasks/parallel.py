@@ -133,7 +133,12 @@ class ParallelText(TaskText[Row]):
         config = self.config
         if target is None:
             columns = [
-                Column("source_column", config.source_column, ("source", "src", "document", "article", "text")),
+                Column(
+                    "source_column",
+                    config.source_column,
+                    ("source", "src", "document", "article", "text"),
+                    otherwise="a file of sources alone needs dataset.target_path too",
+                ),
                 Column("target_column", config.target_column, ("target", "tgt", "summary", "highlights")),
             ]
             rows: Iterable[Row] = read_table(path, columns)

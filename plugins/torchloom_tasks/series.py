@@ -183,9 +183,16 @@ def read_numbers(path: Path, columns: Sequence[str]) -> tuple[list[str], Tensor]
     """
     content = text_of(path, "set dataset.path to a CSV file with a row a time")
     reader = csv.reader(io.StringIO(content, newline=""))
-    lines = [(reader.line_num, cells) for cells in reader if cells]
+    lines = [(reader.line_num, cells) for cells in reader]
+    while lines and not lines[-1][1]:
+        lines.pop()
     if not lines:
         raise DataError(f"{path}: holds no rows; give a file that does")
+    blank = next((line for line, cells in lines if not cells), None)
+    if blank is not None:
+        raise DataError(
+            f"{path}, line {blank}: is blank, and a row left out would shift those behind it; fill or remove it"
+        )
     head = lines[0][1]
     named = any(_number(cell) is None for cell in head)
     names = [cell.strip() for cell in head] if named else [str(number) for number in range(1, len(head) + 1)]

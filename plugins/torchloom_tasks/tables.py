@@ -43,12 +43,14 @@ class Column:
         given: The name given there, or None.
         usual: Names it goes by, lower case, tried in turn.
         last: Whether it is the last column of a file without names, rather than the next one.
+        otherwise: What else may be done where there is no such column, to stand behind a semicolon.
     """
 
     field: str
     given: str | None
     usual: tuple[str, ...]
     last: bool = False
+    otherwise: str = ""
 
     def find(self, names: Sequence[str]) -> int | None:
         """Return its place among column names; capitals make no difference."""
@@ -206,6 +208,6 @@ def _required(place: str, column: Column, found: int | None, names: Sequence[str
         wanted = column.given or " or ".join(column.usual)
         raise DataError(
             f"{place}: has no column {wanted}; set dataset.{column.field} to one of "
-            f"{', '.join(name.strip()[:30] for name in names)}"
+            f"{', '.join(name.strip()[:30] for name in names)}{f'; {column.otherwise}' if column.otherwise else ''}"
         )
     return found

@@ -182,6 +182,16 @@ def test_files_of_all_splits_are_looked_at_before_training(tmp_path):
     assert all(batch["series"].isfinite().all() for batch in batches)
 
 
+def test_files_that_are_no_wav_are_counted(tmp_path, caplog):
+    root = tmp_path / "words"
+    folder(root)
+    first = next(iter(sorted(one for one in root.iterdir() if one.is_dir())))
+    (first / "other.mp3").write_bytes(b"ID3")
+    audio(root).split("train")
+    told = f"{root}: left out 1 files in its folders whose names do not end in .wav"
+    assert [record.getMessage() for record in caplog.records].count(told) == 1
+
+
 def test_a_folder_without_classes_is_named(tmp_path):
     write(tmp_path / "only" / "a.wav", tone(300))
     with pytest.raises(DataError) as caught:

@@ -289,7 +289,8 @@ def test_a_label_outside_the_classes_is_named(tmp_path):
     with pytest.raises(DataError) as caught:
         sentiment(tmp_path).prepare()
     assert str(caught.value) == (
-        f"{path}, line 2: label '2' is none of the classes negative, positive; correct it, or set dataset.classes"
+        f"{path}, line 2: label '2' is none of the classes negative, positive; correct it, or set dataset.classes, "
+        "or dataset.label_column if its labels are in another column"
     )
 
 
@@ -308,7 +309,8 @@ def test_a_label_of_training_that_fits_no_others_is_no_class_of_its_own(tmp_path
     with pytest.raises(DataError) as caught:
         sentiment(path).prepare()
     assert str(caught.value) == (
-        f"{path}, line {len(lines)}: label {label!r} is none of the classes {classes}; correct it, or set dataset.classes"
+        f"{path}, line {len(lines)}: label {label!r} is none of the classes {classes}; correct it, or set dataset.classes, "
+        "or dataset.label_column if its labels are in another column"
     )
     chosen = sentiment(path, classes=lines)
     assert chosen.spec.classes == tuple(lines)

@@ -6,7 +6,7 @@ from task_parts import everything
 
 from torchloom.errors import DataError
 from torchloom_tasks.configs import TimeSeriesConfig
-from torchloom_tasks.series import TimeSeries
+from torchloom_tasks.series import TimeSeries, read_numbers
 
 
 def series(path=None, **fields):
@@ -112,3 +112,14 @@ def test_other_bad_files_are_named(tmp_path):
         f"{path}: the train split has 12 of 20 rows, but needs 18; give more rows, or lower dataset.context_length or "
         "dataset.horizon"
     )
+
+
+def test_a_blank_line_between_rows_is_named_and_one_behind_them_is_none(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("a\n" + "".join(f"{number}\n" for number in range(40)) + "\n\n")
+    assert len(read_numbers(file, [])[1]) == 40
+    file.write_text("a\n1\n\n2\n")
+    with pytest.raises(DataError) as caught:
+        read_numbers(file, [])
+    told = "is blank, and a row left out would shift those behind it; fill or remove it"
+    assert str(caught.value) == f"{file}, line 3: {told}"
