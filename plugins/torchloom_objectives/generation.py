@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -67,8 +67,8 @@ def continued(
 
     All are continued together, whatever their lengths: where one has a token still to be read, that is fed in place of a
     sampled one. Each sample has a random source of its own, drawn from the request's; so it depends on its prompt and its
-    number, not on its neighbours. A sample ends early at the token "eos", and before a text that the request says to stop
-    at. A beam search looks for the likeliest text behind one prompt after the other.
+    number, not on its neighbours. A sample ends early at the token "eos", at "bos", which begins another text, and before a
+    text that the request says to stop at. A beam search looks for the likeliest text behind one prompt after the other.
 
     A model of whole sequences sees the text from the start on until that fills the context; then the oldest half is
     forgotten, and so on each time. This holds with a cache and without, for Transformers and recurrent networks alike,
@@ -95,15 +95,17 @@ def continued(
     count = max(request.num_samples, len(starts))
     rows = [number % len(starts) for number in range(count)]
     endings = [Ending(tokenizer, shown[row], request.stop) for row in rows]
+    # Where texts stand one behind the other, the token that begins one ends that before it, and may be all that does.
+    ends = {token for token in (spec.eos_id, spec.bos_id) if token is not None}
     if request.num_beams > 1:
         found = []
         for start, ending in zip(starts, endings, strict=False):
             predict = _Predictor(model, request.num_beams, spec.context_length, request.use_cache)
-            found += search(predict, torch.tensor([start]), request, spec.eos_id, [ending])
+            found += search(predict, torch.tensor([start]), request, ends, [ending])
         return in_order(found, endings, request)
     stream = None if request.on_token is None else Stream(tokenizer, shown[0], request.on_token, request.stop)
     predict = _Predictor(model, count, spec.context_length, request.use_cache)
-    made = write(predict, [starts[row] for row in rows], request, spec.eos_id, endings, stream)
+    made = write(predict, [starts[row] for row in rows], request, ends, endings, stream)
     return [ending.text(new) for ending, new in zip(endings, made, strict=True)]
 
 
@@ -156,7 +158,7 @@ def write(
     predict: Predictor,
     starts: Sequence[list[int]],
     request: GenerateRequest,
-    eos_id: int | None,
+    ends: Collection[int],
     endings: Sequence[Ending] | None = None,
     stream: Stream | None = None,
 ) -> list[list[int]]:
@@ -166,12 +168,12 @@ def write(
         predict: Predicts as many rows as there are starts.
         starts: Token ids, none of them empty.
         request: How to choose tokens, and how many.
-        eos_id: The token that ends a row.
+        ends: The tokens that end a row.
         endings: What says where each row ends beside that; needed for texts to stop at.
         stream: Is given the first row's tokens.
 
     Returns:
-        Each row's new ids, without ``eos_id``.
+        Each row's new ids, without the token that ended them.
 
     Raises:
         TorchloomError: The model's outputs are not finite.
@@ -194,7 +196,7 @@ def write(
         tokens = torch.cat((tokens, torch.tensor(new)[:, None]), dim=1)
         for row in ready:
             token = new[row]
-            if token == eos_id:
+            if token in ends:
                 running.discard(row)
                 continue
             made[row].append(token)
@@ -212,7 +214,7 @@ def search(
     predict: Predictor,
     starts: Tensor,
     request: GenerateRequest,
-    eos_id: int | None,
+    ends: Collection[int],
     endings: Sequence[Ending] | None = None,
 ) -> list[list[list[int]]]:
     """Look for the likeliest texts behind each of ``starts`` by a beam search.
@@ -226,11 +228,11 @@ def search(
         predict: Predicts ``num_beams`` rows for each start, these together.
         starts: Token ids, int64 ``(batch, seq)``.
         request: Its beams, length penalty, repetition penalty and greatest length.
-        eos_id: The token that ends a text.
+        ends: The tokens that end a text.
         endings: What says where the text behind each start ends beside that; needed for texts to stop at.
 
     Returns:
-        For each start the new ids of the finished texts, without ``eos_id``, the best first.
+        For each start the new ids of the finished texts, without the token that ended them, the best first.
 
     Raises:
         TorchloomError: The model's outputs are not finite.
@@ -251,8 +253,8 @@ def search(
             scores[number, : len(candidates)] = torch.tensor([score for score, _ in candidates], dtype=logits.dtype)
         chances = logits.log_softmax(dim=-1).view(batch, beams, -1) + scores[:, :, None]
         vocab = chances.shape[2]
-        # Twice as many as are held: half of them may end here.
-        best = chances.flatten(1).topk(min(2 * beams, beams * vocab))
+        # So many that those which are held would be left if all others ended here.
+        best = chances.flatten(1).topk(min((1 + max(1, len(ends))) * beams, beams * vocab))
         rows = torch.arange(batch * beams).view(batch, beams)
         new = torch.zeros(batch, beams, dtype=torch.int64)
         for number, before in enumerate(held):
@@ -266,7 +268,7 @@ def search(
                     break
                 row, token = divmod(place, vocab)
                 ids = [*before[row][1], token]
-                last = token == eos_id or length == request.max_new_tokens
+                last = token in ends or length == request.max_new_tokens
                 if last or (endings and endings[number].reached(ids)):
                     if rank < beams:
                         finished[number].append((score / length**request.length_penalty, ids))
@@ -282,7 +284,7 @@ def search(
             break
         predict.reorder(rows.flatten())
         tokens = torch.cat((tokens[rows.flatten()], new.view(-1, 1)), dim=1)
-    return [[ids[:-1] if ids[-1] == eos_id else ids for _, ids in candidates] for candidates in finished]
+    return [[ids[:-1] if ids[-1] in ends else ids for _, ids in candidates] for candidates in finished]
 
 
 def in_order(found: Sequence[list[list[int]]], endings: Sequence[Ending], request: GenerateRequest) -> list[str]:

@@ -196,25 +196,28 @@ class Seq2Seq(Objective):
         if request.num_beams > 1:
             predict = self._predictor(model.architecture, model.head, *self._padded(sources, device), request)
             starts = torch.full((len(sources), 1), self.start)
-            found = search(predict, starts, self._limited(request), self.spec.eos_id, endings)
+            found = search(predict, starts, self._limited(request), self._ends(), endings)
             return Samples(texts=in_order(found, endings, request))
         rows = [sources[number % len(sources)] for number in range(count)]
         stream = None if request.on_token is None else Stream(tokenizer, [], request.on_token, request.stop)
         predict = self._predictor(model.architecture, model.head, *self._padded(rows, device), request)
-        written = write(predict, [[self.start]] * count, self._limited(request), self.spec.eos_id, endings, stream)
+        written = write(predict, [[self.start]] * count, self._limited(request), self._ends(), endings, stream)
         return Samples(texts=[ending.text(ids) for ending, ids in zip(endings, written, strict=True)])
 
     def _write(self, architecture: Architecture, head: nn.Module, source: Tensor, lengths: Tensor) -> list[list[int]]:
         """Write a target for each source greedily, without its start and end."""
         request = GenerateRequest(max_new_tokens=self.most, temperature=0)
         predict = self._predictor(architecture, head, source, lengths, request)
-        return write(predict, [[self.start]] * len(source), request, self.spec.eos_id)
+        return write(predict, [[self.start]] * len(source), request, self._ends())
 
     def _predictor(
         self, architecture: Architecture, head: nn.Module, source: Tensor, lengths: Tensor, request: GenerateRequest
     ) -> _Predictor:
         most = self._limited(request).max_new_tokens if request.use_cache else None
         return _Predictor(architecture, head, source, lengths, most, request.num_beams)
+
+    def _ends(self) -> set[int]:
+        return set() if self.spec.eos_id is None else {self.spec.eos_id}
 
     def _limited(self, request: GenerateRequest) -> GenerateRequest:
         """Return a request for no more tokens than the targets trained on have."""

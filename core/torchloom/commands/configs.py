@@ -82,7 +82,8 @@ class GenerateConfig:
 
     ckpt: str = option(MISSING, "Checkpoint file; 'last' is the newest whole one of the newest run.")
     prompt: str = option("", "Text to go on from, or to answer; empty starts from nothing.")
-    num_samples: int = option(1, "Samples to make.", ge=1)
+    prompts: list[str] = option(list, "Several such texts, of any lengths, which are gone on from together.")
+    num_samples: int = option(1, "Samples to make; at least one a prompt is made.", ge=1)
     max_new_tokens: int = option(500, "Tokens after the prompt.", ge=1, unit="tokens")
     temperature: float = option(1.0, "Divides the logits; 0 takes the most likely token always.", ge=0)
     top_k: int | None = option(None, "Sample among the k most likely tokens only.", ge=1)

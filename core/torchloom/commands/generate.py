@@ -13,19 +13,20 @@ def run(config: DictConfig) -> int:
     from torchloom.inference import load
 
     loaded = load(config.ckpt, list(config.overrides))
-    streaming = config.stream and config.num_samples == 1 and config.out is None
+    prompts = [*([config.prompt] if config.prompt else []), *config.prompts]
+    streaming = config.stream and config.num_samples == 1 and len(prompts) < 2 and config.out is None
     shown = False
 
     def show(text: str) -> None:
         nonlocal shown
         if not shown and loaded.objective.continues:
-            sys.stdout.write(config.prompt)
+            sys.stdout.write("".join(prompts))
         shown = True
         sys.stdout.write(text)
         sys.stdout.flush()
 
     samples = loaded.generate(
-        config.prompt if config.prompt else (),
+        prompts,
         seed=config.seed,
         num_samples=config.num_samples,
         max_new_tokens=config.max_new_tokens,

@@ -68,7 +68,7 @@ def test_as_many_beams_as_there_are_texts_find_the_best_of_all(seed, penalty):
     ]
     ranked = sorted(texts, key=lambda ids: -rules.score(ids, penalty))
     request = GenerateRequest(max_new_tokens=most, num_beams=vocab**most, length_penalty=penalty)
-    [found] = search(rules, torch.tensor([[0]]), request, EOS)
+    [found] = search(rules, torch.tensor([[0]]), request, {EOS})
     assert len(found) == len(texts)
     assert found == [[one for one in ids if one != EOS] for ids in ranked]
 
@@ -78,14 +78,14 @@ def test_one_beam_is_greedy_and_more_are_no_worse_than_it(seed):
     rules = Rules(9, seed)
     request = GenerateRequest(max_new_tokens=7, temperature=0, length_penalty=0.0)
     starts = torch.tensor([[0]])
-    greedy = write(rules, [[0]], request, EOS)
-    [found] = search(rules, starts, request, EOS)
+    greedy = write(rules, [[0]], request, {EOS})
+    [found] = search(rules, starts, request, {EOS})
     assert [found[0]] == greedy
 
     def score(ids):
         return rules.score(ids if len(ids) == 7 else [*ids, EOS], 0.0)
 
-    [wide] = search(rules, starts, GenerateRequest(max_new_tokens=7, num_beams=6, length_penalty=0.0), EOS)
+    [wide] = search(rules, starts, GenerateRequest(max_new_tokens=7, num_beams=6, length_penalty=0.0), {EOS})
     assert score(wide[0]) >= score(greedy[0]) - 1e-12
     scores = [score(ids) for ids in wide]
     assert scores == sorted(scores, reverse=True)
@@ -93,7 +93,7 @@ def test_one_beam_is_greedy_and_more_are_no_worse_than_it(seed):
 
 
 def test_nothing_is_searched_for_no_tokens():
-    assert search(Rules(4, 0), torch.tensor([[0], [1]]), GenerateRequest(max_new_tokens=0, num_beams=3), EOS) == [
+    assert search(Rules(4, 0), torch.tensor([[0], [1]]), GenerateRequest(max_new_tokens=0, num_beams=3), {EOS}) == [
         [[]],
         [[]],
     ]
