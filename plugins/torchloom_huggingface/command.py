@@ -40,13 +40,15 @@ def bring_in(config: DictConfig) -> int:
 
     Raises:
         CheckpointError: It cannot be read, or is not what its config says.
-        ConfigError: The folder holds something already.
+        ConfigError: The folder holds something already or cannot be made, or there is no such tokenizer's file.
         DataError: The tokenizer cannot be read.
         UnsupportedError: The network does what none here does.
     """
     out = Path(config.out).expanduser()
     _refuse_filled(out)
     tokenizer = None if config.tokenizer_file is None else Path(config.tokenizer_file).expanduser()
+    if tokenizer is not None and not tokenizer.is_file():
+        raise ConfigError([Problem("tokenizer_file", f"{tokenizer} is no file", "name the tokenizer's own file")])
     published = read(Path(config.path).expanduser(), tokenizer)
     with _filling(out) as folder:
         told = _write_run(published, folder, config.path)
@@ -66,7 +68,7 @@ def give_out(config: DictConfig) -> int:
 
     Raises:
         CheckpointError: It is missing or cut short.
-        ConfigError: The folder holds something already.
+        ConfigError: The folder holds something already or cannot be made.
         UnsupportedError: The layout has no place for this network.
     """
     out = Path(config.out).expanduser()
@@ -93,7 +95,11 @@ def _filling(out: Path) -> Iterator[Path]:
     out = out.absolute()
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        message = f"{out} cannot be made: {error.strerror or error}"
+        raise ConfigError([Problem("out", message, "choose a folder that can be written to")]) from error
     try:
         yield partial
         if out.exists():

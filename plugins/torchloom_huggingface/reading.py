@@ -77,6 +77,8 @@ def read(path: Path, tokenizer: Path | None) -> Published:
         return _read_folder(path, tokenizer)
     if path.is_file() and path.suffix == ".bin":
         return _read_llama2c(path, tokenizer)
+    if not path.exists():
+        raise CheckpointError(f"{path}: does not exist; give a folder with config.json and model.safetensors")
     raise CheckpointError(
         f"{path}: holds no published checkpoint; give a folder with config.json and model.safetensors, or a llama2.c .bin file"
     )
@@ -111,8 +113,21 @@ def _read_folder(folder: Path, tokenizer: Path | None) -> Published:
     except KeyError as error:
         raise CheckpointError(f"{folder / 'config.json'}: has no {error.args[0]}") from error
     found = tokenizer or next((one for one in (folder / "tokenizer.json", folder / "vocab.txt") if one.is_file()), None)
-    kind = TOKENIZERS[layout.model_type]
-    return Published(layout, config, settings, length, weights, None if found is None else (kind, found))
+    return Published(
+        layout, config, settings, length, weights, None if found is None else (_kind(found, layout), found)
+    )
+
+
+def _kind(file: Path, layout: Layout) -> str:
+    """Return the name of our tokenizer that a file is of the kind of, which need not be the usual one of its network."""
+    usual = TOKENIZERS[layout.model_type]
+    if file.suffix != ".json":
+        return usual
+    model = _json(file).get("model")
+    kind = model.get("type") if isinstance(model, dict) else None
+    if kind == "BPE":
+        return usual if usual in ("bpe", "char_bpe") else "bpe"
+    return {"WordPiece": "wordpiece", "Unigram": "unigram"}.get(str(kind), usual)
 
 
 def _files(folder: Path) -> list[str]:

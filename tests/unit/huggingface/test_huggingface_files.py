@@ -44,7 +44,11 @@ def test_unknown_layouts_are_refused_by_name(tmp_path):
     assert refusal(folder, tmp_path) == f"{folder}/config.json: model_type='mamba' is not known here; {known}"
     wanted = "give a folder with config.json and model.safetensors, or a llama2.c .bin file"
     nowhere = tmp_path / "nowhere"
+    absent = "does not exist; give a folder with config.json and model.safetensors"
+    assert refusal(nowhere, tmp_path) == f"{nowhere}: {absent}"
+    nowhere.write_text("a")
     assert refusal(nowhere, tmp_path) == f"{nowhere}: holds no published checkpoint; {wanted}"
+    nowhere.unlink()
     nowhere.mkdir()
     assert refusal(nowhere, tmp_path) == f"{nowhere}/config.json: cannot be read: No such file or directory"
 
@@ -156,8 +160,10 @@ def test_tokenizers_of_another_network_are_refused(tmp_path):
     assert refusal(folder, tmp_path) == f"{folder}: no tokenizer with a mask token lies beside it, {wanted}"
     other = tmp_path / "other.json"
     tokenizer("gpt2").save(str(other))
-    with pytest.raises(TorchloomError, match=r"holds a tokenizer of the kind BPE, not WordPiece"):
+    with pytest.raises(TorchloomError, match=r"no tokenizer with a mask token lies beside it"):
         bring(folder, tmp_path / "run", other)
+    with pytest.raises(ConfigError, match=r"tokenizer_file: .*none.json is no file\n    name the tokenizer's own file"):
+        bring(folder, tmp_path / "run", tmp_path / "none.json")
     assert not (tmp_path / "run").exists()
 
 
@@ -239,6 +245,9 @@ def test_the_stories_of_llama2c_are_told_here(tmp_path):
     assert story.startswith(
         "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
     )
+    whole = run.generate(max_new_tokens=400, temperature=0.0).texts[0]
+    assert whole.startswith(story)  # and it ends where the next one would begin
+    assert "<s>" not in whole
     ids = run.tokenizer.encode(story)
     assert run.tokenizer.decode(ids) == story
     tokens = torch.cat([torch.tensor([run.spec.bos_id]), ids])[None]
