@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -352,7 +353,14 @@ def _syntax(text: str, cause: str) -> tuple[str, str]:
     lexer = "LexerNoViableAltException: "
     lines = cause.splitlines()
     where = f"character {len(lines[1]) - len(lexer)}" if cause.startswith(lexer) else lines[0]
-    return f"cannot be read ({where})", f"Quote what has special characters: '{key}=\"{value}\"'."
+    quoted = shlex.quote(f"{key}={_quoted(value)}")
+    return f"cannot be read ({where})", f"Quote what has special characters: {quoted}."
+
+
+def _quoted(value: str) -> str:
+    """Return a text in the quotes of the overrides' grammar."""
+    bare = value[1:-1] if len(value) > 1 and value[0] == value[-1] in "\"'" else value
+    return QuotedString(bare, Quote.double).with_quotes()
 
 
 def name_problem(override: Override) -> Problem:

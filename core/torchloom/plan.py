@@ -209,7 +209,7 @@ def _own(command: Command, given: Overrides, *, multirun: bool) -> list[str]:
             own.append(f"ckpt={quote(str(_checkpoint(given)))}")
         elif override.key_or_group in command.keys:
             own.append(line)
-        elif OVERRIDES in command.keys:
+        elif OVERRIDES in command.keys and not _misspelt(command, override):
             rest.append(override)
         else:
             problems.append(_no_key(command, override))
@@ -220,6 +220,19 @@ def _own(command: Command, given: Overrides, *, multirun: bool) -> list[str]:
         lists = BasicSweeper.split_arguments(rest, None)[0] if multirun else [[str(one.input_line) for one in rest]]
         own.append(f"{OVERRIDES}=" + ",".join(f"[{','.join(map(quote, lines))}]" for lines in lists))
     return own
+
+
+def _misspelt(command: Command, override: Override) -> bool:
+    """Return whether a key is meant to be the command's own: it is nearest to one of these, and the run has none such."""
+    key = override.key_or_group
+    theirs = [info.name for info in schema.describe_class(RunConfig)]
+    theirs += ["sweep", "experiment", "debug", "hydra", *registry.current().groups(RunConfig)]
+    return (
+        "." not in key
+        and "/" not in key
+        and key not in theirs
+        and registry.nearest(key, [*command.keys, *theirs]) in command.keys
+    )
 
 
 def _no_key(command: Command, override: Override) -> Problem:

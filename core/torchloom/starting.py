@@ -183,10 +183,13 @@ def take_head(model: Model, objective: Objective, start: Start) -> None:
     if model.head is None or checkpoint.record_of(content).config["objective"]["name"] not in objective.inherits:
         return
     embedding = model.architecture.input_embedding()
+    name = next((name for name, one in model.architecture.named_modules() if one is embedding), None)
     own = model.head.state_dict()
     for key, mine in own.items():
         theirs = content["state_dict"].get(HEAD + key)
         shared = embedding is not None and mine.data_ptr() == embedding.weight.data_ptr()
+        if shared and theirs is not None and torch.equal(theirs, content["state_dict"][f"{BACKBONE}{name}.weight"]):
+            start.left.remove(f"head.{key}")  # it was shared there too, and came with the embedding
         if shared or theirs is None or mine.shape[1:] != theirs.shape[1:]:
             continue
         rows = min(len(mine), len(theirs))
@@ -225,9 +228,13 @@ def prepare(architecture: Architecture, settings: ArchitectureConfig) -> None:
     """Freeze what shall not learn and put adapters in.
 
     Raises:
-        ConfigError: More blocks are to be frozen than there are, or there is nothing that adapters could be put into.
+        ConfigError: More blocks are to be frozen than there are, there is nothing that adapters could be put into, or
+            blocks are named of no run.
         MissingDependencyError: Adapters need peft, which is not installed.
     """
+    if settings.init_blocks and settings.init_from is None:
+        message = "names blocks of another run, and there is none"
+        raise ConfigError([Problem("architecture.init_blocks", message, "name it too: architecture.init_from=RUN")])
     if settings.freeze:
         _freeze(architecture, settings.freeze)
     if settings.lora:

@@ -92,6 +92,13 @@ torchloom: error: kin: 'torchloom list' has no such key
     Did you mean 'kind' (str or null)?
 """,
     ),
+    "a command's key, where others are of the run": (
+        ["generate", "max_new_token=30"],
+        """\
+torchloom: error: max_new_token: 'torchloom generate' has no such key
+    Did you mean 'max_new_tokens' (int)?
+""",
+    ),
     "two words": (
         ["show", "architecture/cnn", "architecture/lstm"],
         """\

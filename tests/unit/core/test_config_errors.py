@@ -144,6 +144,12 @@ ROOT = (
                 Quote what has special characters: 'dataset.batch_size="[1"'.""",
         ),
         (
+            ["""dataset.path=What's "up"?"""],
+            """\
+            dataset.path=What's "up"?: cannot be read (character 18)
+                Quote what has special characters: 'dataset.path="What'"'"'s \\"up\\"?"'.""",
+        ),
+        (
             ["seed=1,2"],
             """\
             seed=1,2: gives several values to one run
