@@ -124,7 +124,7 @@ def torchloom_run(shape: Shape, folder: Path, turns: Turns, experiment: str, com
         made.trainer.fit(made.module, datamodule=made.data)
 
 
-def hand_run(shape: Shape, folder: Path, turns: Turns) -> None:
+def hand_run(shape: Shape, folder: Path, turns: Turns, compile: bool = False) -> None:
     import numpy as np
     import torch
     from torch import nn
@@ -173,6 +173,8 @@ def hand_run(shape: Shape, folder: Path, turns: Turns) -> None:
 
     text = np.load(folder / "tokens.npy", mmap_mode="r")
     network = Network(int(text.max()) + 1)
+    if compile:
+        network.compile()
     matrices = [weight for weight in network.parameters() if weight.ndim == 2]
     vectors = [weight for weight in network.parameters() if weight.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
@@ -324,6 +326,15 @@ TRAINING = {
     "nanoGPT's network": {
         "torchloom": Contender("torchloom", "torchloom", None, partial(torchloom_run, experiment="llm_nanogpt")),
         "hand": Contender("loop by hand", "torch", 1.0, hand_run),
+        "compiled": Contender(
+            "torchloom, `compile=true`",
+            "torchloom",
+            None,
+            partial(torchloom_run, experiment="llm_nanogpt", compile=True),
+        ),
+        "hand-compiled": Contender(
+            "loop by hand, compiled", "torch", 1.0, partial(hand_run, compile=True), against="compiled"
+        ),
         "gpt2": Contender("transformers' Trainer", "transformers", 1.2, partial(trainer_run, network="gpt2")),
     },
     "Llama's network": {
