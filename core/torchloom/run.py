@@ -392,16 +392,11 @@ def _stop_behind_step(trainer: pl.Trainer) -> Iterator[None]:
     """
     import threading
 
-    from pytorch_lightning.utilities.exceptions import SIGTERMException
-
     from torchloom._checkpoint_callback import Checkpointing
 
     saving = [one for one in _callbacks(trainer) if isinstance(one, Checkpointing)]
     if not saving or trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
-        try:
-            yield
-        except SIGTERMException:
-            raise Interrupted from None
+        yield
         return
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
 
