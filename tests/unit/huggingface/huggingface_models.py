@@ -113,3 +113,9 @@ def changed(folder: Path, **values) -> None:
     file = folder / "config.json"
     config = json.loads(file.read_text()) | values
     file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+
+
+def ending(model: transformers.PreTrainedModel) -> list[int]:
+    """Return the tokens at which a text ends here: that which ends one, and that which begins another."""
+    ids = (model.config.eos_token_id, model.config.bos_token_id)
+    return [one for one in dict.fromkeys(ids) if one is not None]

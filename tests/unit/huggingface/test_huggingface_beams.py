@@ -1,12 +1,14 @@
 """Beam search beside that of transformers, on the same weights."""
 
+import itertools
+
 import pytest
 import torch
 
 pytest.importorskip("transformers", reason="needs transformers, whose beam search is the reference")
 
 import transformers
-from huggingface_models import bring, give, published, save
+from huggingface_models import bring, ending, give, published, save
 
 import torchloom
 
@@ -52,10 +54,13 @@ def test_language_models_go_on_the_same(kind, cls, tmp_path):
     theirs = published(kind, cls)
     ours = bring(save(theirs, tmp_path / "theirs"), tmp_path / "run")
     assert ours.tokenizer is not None
+    ends = ending(theirs)
     for prompt in SOURCES:
         ids = ours.tokenizer.encode(prompt)[None]
         mask = torch.ones_like(ids)
-        made = theirs.generate(ids, num_beams=4, do_sample=False, max_new_tokens=10, attention_mask=mask)
-        new = until(made[0, ids.shape[1] :].tolist(), theirs.config.eos_token_id)
+        made = theirs.generate(
+            ids, num_beams=4, do_sample=False, max_new_tokens=10, attention_mask=mask, eos_token_id=ends
+        )
+        new = list(itertools.takewhile(lambda token: token not in ends, made[0, ids.shape[1] :].tolist()))
         found = ours.generate(prompt, max_new_tokens=10, num_beams=4).texts
         assert found == [prompt + ours.tokenizer.decode(new)]

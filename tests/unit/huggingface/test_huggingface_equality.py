@@ -1,10 +1,12 @@
+import itertools
+
 import pytest
 import torch
 
 pytest.importorskip("transformers", reason="needs transformers, whose networks are the reference")
 
 import transformers
-from huggingface_models import LENGTH, VOCABULARY, bring, give, published, save, tokenizer
+from huggingface_models import LENGTH, VOCABULARY, bring, ending, give, published, save, tokenizer
 
 import torchloom
 from torchloom.contracts.attention import AttentionMask
@@ -37,12 +39,13 @@ def test_imported_decoder_gives_the_same_logits_and_the_same_text(name, tmp_path
     ours = bring(save(theirs, tmp_path / "theirs"), tmp_path / "run")
     same(ours.model(tokens=TOKENS), theirs(TOKENS).logits)
     prompts = ["Once upon", "a", "The 3rd"]
+    ends = ending(theirs)
     for prompt in prompts:
         ids = ours.tokenizer.encode(prompt)[None]
-        made = theirs.generate(ids, do_sample=False, max_new_tokens=12, attention_mask=torch.ones_like(ids))
-        new = made[0, ids.shape[1] :].tolist()
-        end = theirs.config.eos_token_id
-        new = new[: new.index(end)] if end in new else new
+        made = theirs.generate(
+            ids, do_sample=False, max_new_tokens=12, attention_mask=torch.ones_like(ids), eos_token_id=ends
+        )
+        new = list(itertools.takewhile(lambda token: token not in ends, made[0, ids.shape[1] :].tolist()))
         expected = prompt + ours.tokenizer.decode(new)
         assert ours.generate(prompt, max_new_tokens=12, temperature=0.0).texts == [expected]
 
