@@ -205,7 +205,8 @@ class Distillation(Objective):
             ("the student", architecture, [index for index, _ in self._pairs]),
             ("the teacher", self.teacher.model.architecture, [other for _, other in self._pairs]),
         ):
-            deaf = next((index for index in chosen if index not in self._heard(network, chosen)), None)
+            heard = self._heard(network, chosen)
+            deaf = next((index for index in chosen if index not in heard), None)
             if deaf is not None:
                 kind = type(network).__name__
                 message = f"matches vectors of positions, and block {deaf + 1} of {who}, a {kind}, gives none"

@@ -74,13 +74,14 @@ class ComparingHead(nn.Module):
 
         Args:
             vectors: ``(batch, seq, width)``.
-            places: Which positions are of the first text and which of the second, bool ``(2, batch, seq)``; each has some.
+            places: Which positions are of the first text and which of the second, bool ``(2, batch, seq)``; the mean over
+                none is a vector of zeros.
 
         Returns:
             ``(batch, classes)``.
         """
         shares = places.to(vectors.dtype)
-        shares = shares / shares.sum(dim=-1, keepdim=True).clamp(min=1)  # a text cut to nothing has a vector of zeros
+        shares = shares / shares.sum(dim=-1, keepdim=True).clamp(min=1)
         u, v = (share[:, None] @ vectors for share in shares)
         logits: Tensor = self.classes(torch.cat([u, v, (u - v).abs(), u * v], dim=-1).squeeze(1))
         return logits

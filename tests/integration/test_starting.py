@@ -274,3 +274,12 @@ def test_adapters_need_linear_layers(tmp_path: Path) -> None:
         "architecture.lora: adapters stand beside linear layers, and the blocks of CNN have none\n"
         "    leave it out, or choose a Transformer"
     )
+
+
+def test_blocks_of_no_run_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        assembled([*TEXT, *SHAPE, "architecture.init_blocks=[1]"], tmp_path)
+    assert str(caught.value) == (
+        "architecture.init_blocks: names blocks of another run, and there is none\n"
+        "    name it too: architecture.init_from=RUN"
+    )
