@@ -167,6 +167,24 @@ def test_tokenizers_of_another_network_are_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_tokenizer_of_another_kind_than_usual_is_taken(tmp_path):
+    folder = save(published("t5", "T5ForConditionalGeneration"), tmp_path / "theirs")
+    (folder / "tokenizer.json").unlink()
+    tokenizer("gpt2", size=VOCABULARY).save(str(folder / "tokenizer.json"))
+    run = bring(folder, tmp_path / "run")
+    assert run.config.tokenizer.name == "bpe"
+    assert run.tokenizer.decode(run.tokenizer.encode("Once upon")) == "Once upon"
+
+
+def test_folders_that_cannot_be_made_are_named(tmp_path):
+    folder = save(published("gpt2", "GPT2LMHeadModel"), tmp_path / "theirs")
+    (tmp_path / "file").write_text("a")
+    with pytest.raises(
+        ConfigError, match=r"out: .*run cannot be made: Not a directory\n    choose a folder that can be"
+    ):
+        bring(folder, tmp_path / "file" / "run")
+
+
 def test_what_lies_there_is_not_written_over(tmp_path):
     folder = gpt2(tmp_path / "theirs")
     bring(folder, tmp_path / "run")
