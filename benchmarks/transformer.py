@@ -195,7 +195,7 @@ def hand_run(shape: Shape, folder: Path, turns: Turns, compile: bool = False) ->
         turns.step()
 
 
-def trainer_run(shape: Shape, folder: Path, turns: Turns, network: str) -> None:
+def trainer_run(shape: Shape, folder: Path, turns: Turns, network: str, compile: bool = False) -> None:
     import numpy as np
     import torch
     import transformers
@@ -238,6 +238,7 @@ def trainer_run(shape: Shape, folder: Path, turns: Turns, network: str) -> None:
         model = transformers.LlamaForCausalLM(config)
     settings = transformers.TrainingArguments(
         output_dir=str(folder / f"trainer-{network}"),
+        torch_compile=compile,
         per_device_train_batch_size=shape.batch,
         dataloader_drop_last=True,  # as the others do: a smaller last batch would count as a step
         max_steps=10**6,
@@ -336,6 +337,13 @@ TRAINING = {
             "loop by hand, compiled", "torch", 1.0, partial(hand_run, compile=True), against="compiled"
         ),
         "gpt2": Contender("transformers' Trainer", "transformers", 1.2, partial(trainer_run, network="gpt2")),
+        "gpt2-compiled": Contender(
+            "transformers' Trainer, compiled",
+            "transformers",
+            1.2,
+            partial(trainer_run, network="gpt2", compile=True),
+            against="compiled",
+        ),
     },
     "Llama's network": {
         "torchloom": Contender("torchloom", "torchloom", None, partial(torchloom_run, experiment="llm")),
@@ -345,6 +353,13 @@ TRAINING = {
         "litgpt": Contender("litgpt", "litgpt", 1.2, litgpt_run, against="compiled"),
         "litgpt-eager": Contender("litgpt, not compiled", "litgpt", 1.2, partial(litgpt_run, compile=False)),
         "llama": Contender("transformers' Trainer", "transformers", 1.2, partial(trainer_run, network="llama")),
+        "llama-compiled": Contender(
+            "transformers' Trainer, compiled",
+            "transformers",
+            1.2,
+            partial(trainer_run, network="llama", compile=True),
+            against="compiled",
+        ),
     },
 }
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from torchloom.contracts.architecture import Architecture
 from torchloom.errors import Problem
+from torchloom.layers import Linear
 
 
 def tie_problems(architecture: Architecture, vocab_size: int) -> Sequence[Problem]:
@@ -23,7 +24,7 @@ def tie_problems(architecture: Architecture, vocab_size: int) -> Sequence[Proble
 
 def vocabulary_layer(architecture: Architecture, vocab_size: int, *, bias: bool) -> nn.Linear:
     """Return a linear layer ``(..., width)`` to ``(..., vocab)``; its matrix is the embedding's where that is tied."""
-    layer = nn.Linear(architecture.width, vocab_size, bias=bias)
+    layer = Linear(architecture.width, vocab_size, bias=bias)
     embedding = architecture.input_embedding()
     if embedding is not None:
         layer.weight = embedding.weight

@@ -60,7 +60,7 @@ class Rotation:
         Source: Su et al., 2021, RoFormer, section 3.2.2; the pairing is GPT-NeoX's.
         """
         swapped_BTHD = x_BTHD.roll(x_BTHD.shape[-1] // 2, dims=-1)
-        return (x_BTHD * self.cos + swapped_BTHD * self.sin).to(x_BTHD.dtype)
+        return torch.addcmul(x_BTHD * self.cos, swapped_BTHD, self.sin).to(x_BTHD.dtype)
 
 
 def _angles(

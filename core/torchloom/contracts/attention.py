@@ -37,15 +37,15 @@ class AttentionMask:
 
     def features(self) -> frozenset[str]:
         """Return the names of the structures in use, which a kernel must support."""
-        used = {
-            "causal": self.causal,
-            "window": self.window is not None,
-            "key_lengths": self.key_lengths is not None,
-            "documents": self.documents is not None,
-            "query_offset": self.query_offset != 0,
-            "bias": self.bias is not None,
-        }
-        return frozenset(name for name, present in used.items() if present)
+        used = (
+            ("causal", self.causal),
+            ("window", self.window is not None),
+            ("key_lengths", self.key_lengths is not None),
+            ("documents", self.documents is not None),
+            ("query_offset", self.query_offset != 0),
+            ("bias", self.bias is not None),
+        )
+        return frozenset([name for name, present in used if present])
 
     def materialise(self, seq_q: int, seq_k: int, device: torch.device | None = None) -> Tensor | None:
         """Return the mask as a boolean matrix, True where a query sees a key; the meaning all kernels are held to.

@@ -35,6 +35,8 @@ def test_values_and_gradients_are_torchs(shape: list[int], width: int, scale: fl
         found.append((y, *torch.autograd.grad((y * weights).sum(), (given_x, norm.weight))))
     for mine, other in zip(*found, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), found[1][0], rtol=1e-9, atol=1e-9)
 
 
 def test_its_gradient_has_a_gradient():
