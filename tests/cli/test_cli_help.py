@@ -106,6 +106,19 @@ def test_list(call: Call) -> None:
     assert call("list", "kind=parallel").out == out
 
 
+def test_list_names_presets(call: Call) -> None:
+    """Beside the component that they start from in the end, or those of a group that has no components."""
+    words = call("list", "architecture").out.replace(",", " ").split()
+    assert {"decoder_tiny", "decoder_7b", "nanogpt", "minilm", "vaswani_big"} <= set(words)
+    out = call("list", "experiment").out
+    listed = [line.split()[0] for line in out.splitlines() if line.strip().endswith("torchloom")]
+    there = (Path(__file__).parents[2] / "conf" / "experiment").glob("*.yaml")
+    assert listed == sorted(file.stem for file in there)
+    missing = call("list", "experimnet")
+    assert missing.code == 2
+    assert "'experimnet'" in missing.err
+
+
 def test_show_component(call: Call) -> None:
     out = call("show", "dataset/text_files").out
     assert out.startswith("dataset/text_files\n")

@@ -105,14 +105,15 @@ class GenerateConfig:
 
 @dataclass
 class ListConfig:
-    """List components.
+    """List components and presets.
 
     Example:
         torchloom list
         torchloom list architecture
+        torchloom list experiment
     """
 
-    kind: str | None = option(None, "Kind of component, such as architecture; all kinds unless given.")
+    kind: str | None = option(None, "Kind of component, such as architecture, or experiment; all kinds unless given.")
 
 
 @dataclass

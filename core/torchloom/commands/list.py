@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from torchloom import registry
-from torchloom.commands import WIDTH
+from torchloom.commands import WIDTH, presets
 
 
 def run(config: DictConfig) -> int:
-    """List the components of one kind, or all kinds with the names of theirs.
+    """List the components of one kind, the presets of a group that has no components, or all kinds with what they have.
 
     Args:
         config: Keys of `ListConfig`.
@@ -23,7 +23,7 @@ def run(config: DictConfig) -> int:
     Raises:
         UnknownComponentError: There is no such kind.
     """
-    Console(width=WIDTH, highlight=False).print(_kinds() if config.kind is None else _components(config.kind))
+    Console(width=WIDTH, highlight=False).print(_kinds() if config.kind is None else _choices(config.kind))
     return 0
 
 
@@ -36,10 +36,21 @@ def _kinds() -> Table:
     return table
 
 
-def _components(kind: str) -> Table:
+def _choices(kind: str) -> Table:
     known = registry.current()
-    table = Table("name", "what it is", "distribution", box=box.SIMPLE_HEAD, pad_edge=False)
+    found = presets.of(known.kind(kind).group if kind in known.kinds else kind)
+    if kind not in known.kinds and found:
+        table = Table("name", "supplied by", box=box.SIMPLE_HEAD, pad_edge=False)
+        for name, preset in sorted(found.items()):
+            table.add_row(name, preset.provider.replace("main", "torchloom"))
+        return table
+    table = Table("name", "what it is", "presets", "distribution", box=box.SIMPLE_HEAD, pad_edge=False)
     for component in known.components(kind):
         supplier = known.supplier(component)
-        table.add_row(known.label(component), component.summary, f"{supplier.distribution} {supplier.version}")
+        table.add_row(
+            known.label(component),
+            component.summary,
+            ", ".join(presets.starting_from(component.name, found)),
+            f"{supplier.distribution} {supplier.version}",
+        )
     return table

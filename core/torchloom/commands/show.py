@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from rich import box
@@ -15,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from torchloom import registry, schema
-from torchloom.commands import WIDTH
+from torchloom.commands import WIDTH, presets
 from torchloom.component import Component, Kind
 from torchloom.errors import ConfigError, Problem, UnknownComponentError
 
@@ -40,11 +38,11 @@ def run(config: DictConfig) -> int:
     known = registry.current()
     group = known.kind(word).group if word in known.kinds else word
     kind = known.group_kind(group) or known.kinds.get(word)
-    presets = _presets(group)
-    if name in presets:
-        _show_preset(console, group, kind, name, presets)
+    found = presets.of(group)
+    if name in found:
+        _show_preset(console, group, kind, name, found)
     elif kind is None:
-        options = sorted(presets)
+        options = sorted(found)
         if not options:
             known.kind(word)  # says which kinds there are
         raise UnknownComponentError(
@@ -58,7 +56,7 @@ def run(config: DictConfig) -> int:
 def _mend(word: str) -> str:
     known = registry.current()
     kinds = [component.kind for component in known.components() if component.name == word]
-    kinds += [kind.group for kind in known.kinds.values() if kind.name not in kinds and word in _presets(kind.group)]
+    kinds += [kind.group for kind in known.kinds.values() if kind.name not in kinds and word in presets.of(kind.group)]
     return (
         f"Did you mean {' or '.join(f'{kind}/{word}' for kind in kinds)}?" if kinds else "For example: architecture/cnn"
     )
@@ -67,7 +65,6 @@ def _mend(word: str) -> str:
 def _show_component(console: Console, kind: Kind, component: Component) -> None:
     known = registry.current()
     supplier = known.supplier(component)
-    presets = _presets(kind.group)
     label = known.label(component)
     facts = {
         "summary": component.summary,
@@ -79,7 +76,7 @@ def _show_component(console: Console, kind: Kind, component: Component) -> None:
         "opens groups": ", ".join(f"{group} ({choice} unless chosen)" for group, choice in component.slots.items()),
         "needs": ", ".join(component.needs) + (f" (pip install '{component.extra}')" if component.extra else ""),
         "former names": ", ".join(component.aliases),
-        "presets": ", ".join(name for name in presets if _chain(presets, name)[-1] == component.name),
+        "presets": ", ".join(presets.starting_from(component.name, presets.of(kind.group))),
         **_facts(component, {}),
     }
     _print_facts(console, f"{kind.name}/{label}", facts)
@@ -96,16 +93,16 @@ def _show_component(console: Console, kind: Kind, component: Component) -> None:
     console.print(table)
 
 
-def _show_preset(console: Console, group: str, kind: Kind | None, name: str, presets: dict[str, ConfigResult]) -> None:
-    known, preset = registry.current(), presets[name]
-    chain = _chain(presets, name)
+def _show_preset(console: Console, group: str, kind: Kind | None, name: str, found: dict[str, ConfigResult]) -> None:
+    known, preset = registry.current(), found[name]
+    chain = presets.chain(found, name)
     facts = {
         "starts from": "".join(chain[1:2]),
         "supplied by": preset.provider.replace("main", "torchloom"),
         "choose with": f"{group}={name}",
     }
     if kind is not None and known.has(kind.name, chain[-1]):
-        nodes = [presets[one].config for one in reversed(chain[:-1])]
+        nodes = [found[one].config for one in reversed(chain[:-1])]
         facts |= _facts(known.get(kind.name, chain[-1]), OmegaConf.merge(*nodes))
     _print_facts(console, f"{group}/{name}", facts)
     console.print(Text(OmegaConf.to_yaml(preset.config)))
@@ -119,33 +116,6 @@ def _facts(component: Component, values: Any) -> dict[str, str]:
     except ConfigError:
         return {}
     return registry.current().facts(component, config)
-
-
-def _presets(group: str) -> dict[str, ConfigResult]:
-    """Return the YAML files of a group by name, in whatever package they lie."""
-    holder = GlobalHydra.instance()
-    if not holder.is_initialized():
-        return {}
-    sources = [
-        one for one in holder.config_loader().get_sources() if one.scheme() in ("pkg", "file") and one.is_group(group)
-    ]
-    return {
-        name: source.load_config(f"{group}/{name}")
-        for source in sources
-        for name in source.list(group, ObjectType.CONFIG)
-    }
-
-
-def _chain(presets: dict[str, ConfigResult], name: str) -> list[str]:
-    """Return a preset, the preset that it starts from, and so on to the component."""
-    chain = [name]
-    while chain[-1] in presets:
-        defaults = OmegaConf.select(presets[chain[-1]].config, "defaults") or []
-        bases = [one for one in defaults if isinstance(one, str) and one != "_self_"]
-        if not bases:
-            break
-        chain.append(bases[0])
-    return chain
 
 
 def _print_facts(console: Console, title: str, facts: dict[str, str]) -> None:
