@@ -121,7 +121,10 @@ def read(path: str | Path, *, device: str = "cpu") -> dict[str, Any]:
     if file.is_dir():
         file = newest(file)
     if not file.is_file():
-        raise CheckpointError(f"{file}: there is no such checkpoint")
+        run = run_folder(file)
+        early = file.name == BEST and run is not None and run.is_dir()
+        why = f"; none of the run has been validated yet: ckpt={run} takes its newest" if early else ""
+        raise CheckpointError(f"{file}: there is no such checkpoint{why}")
     if not is_whole(file):
         hint = ""
         folder = run_folder(file)

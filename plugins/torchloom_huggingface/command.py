@@ -206,6 +206,10 @@ def _write_run(published: Published, folder: Path, source: str) -> str:
     with restoring():
         network = assembly.make_network(config, spec, tokenizer)
     told = _fill(network.model, published, source)
+    if tokenizer is None:
+        told += (
+            "; no tokenizer lies beside it, so it takes no text: name one with tokenizer_file=FILE to import it with"
+        )
     record = assembly.make_record(config, network, compiled=False)
     content = {
         "state_dict": {f"model.{key}": value for key, value in network.model.state_dict().items()},
@@ -274,6 +278,9 @@ def _fill(model: torch.nn.Module, published: Published, source: str) -> str:
         missing = [key for key, value in found.items() if value is None]
         if missing:
             raise CheckpointError(f"{source}: holds no {missing[0]!r}, which its config.json promises")
+        broken = [key for key, value in found.items() if value is not None and not value.isfinite().all()]
+        if broken:
+            raise CheckpointError(f"{source}: {broken[0]!r} holds numbers that are not finite; download it again")
         made, wanted = rule.read({key: value for key, value in found.items() if value is not None}), state[rule.ours]
         if made.shape != wanted.shape:
             raise CheckpointError(

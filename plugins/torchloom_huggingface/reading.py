@@ -137,7 +137,11 @@ def _files(folder: Path) -> list[str]:
         shards = _json(index).get("weight_map")
         if not isinstance(shards, dict) or not shards:
             raise CheckpointError(f"{index}: has no weight_map, which names the file of each tensor; download it again")
-        return sorted(set(map(str, shards.values())))
+        names = sorted(set(map(str, shards.values())))
+        outside = next((name for name in names if Path(name).name != name), None)
+        if outside is not None:
+            raise CheckpointError(f"{index}: names {outside!r}, which lies in another folder; download it again")
+        return names
     if not (folder / "model.safetensors").is_file() and (folder / "pytorch_model.bin").is_file():
         raise CheckpointError(
             f"{folder}: holds pytorch_model.bin, a pickle, but no model.safetensors; write it anew by transformers' "

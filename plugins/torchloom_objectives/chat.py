@@ -73,7 +73,10 @@ class Chat(CLM):
             DataError: A conversation given as JSON is none, or ends in an answer.
         """
         if tokenizer is None:
-            raise UnsupportedError("objective chat generates text, which needs the tokenizer it was trained with")
+            raise UnsupportedError(
+                "objective chat generates text, which needs the tokenizer it was trained with; where it was imported "
+                "without, import it again with tokenizer_file=FILE"
+            )
         if not request.prompts or not all(prompt.strip() for prompt in request.prompts):
             raise UnsupportedError("objective chat answers a message; give one as the prompt")
         asked = [self.template.pieces(conversation(prompt), answering=True) for prompt in request.prompts]

@@ -152,7 +152,10 @@ class CLM(Objective):
     def generate(self, model: Model, request: GenerateRequest, tokenizer: Tokenizer | None = None) -> Samples:
         """Continue the prompts; see `torchloom_objectives.generation.generate`."""
         if tokenizer is None:
-            raise UnsupportedError("objective CLM generates text, which needs the tokenizer it was trained with")
+            raise UnsupportedError(
+                "objective CLM generates text, which needs the tokenizer it was trained with; where it was imported "
+                "without, import it again with tokenizer_file=FILE"
+            )
         return Samples(texts=generate(model, request, tokenizer, self.spec))
 
 

@@ -385,15 +385,17 @@ def _unlike(teacher: Loaded, spec: Spec) -> list[Problem]:
     problems = []
     for name in mine.keys() & theirs.keys():
         own, other = mine[name], theirs[name]
+        mend = "choose a teacher that was trained on such data"
         if own == other or (name in _LENGTHS and own < other):
             continue
         if name == "classes":
             message = f"the teacher tells apart {_listed(other)}, but the data has {_listed(own)}"
         elif name in _LENGTHS:
             message = f"the teacher was trained on dataset.{name}={other}, and the student's is longer: {own}"
+            mend = f"set dataset.{name} to at most {other}, or choose a teacher that was trained on longer ones"
         else:
             message = f"the teacher was trained with {name}={other}, but the student's data has {own}"
-        problems.append(Problem("objective.teacher", message, "choose a teacher that was trained on such data"))
+        problems.append(Problem("objective.teacher", message, mend))
     return sorted(problems, key=str)
 
 

@@ -184,7 +184,10 @@ class Seq2Seq(Objective):
             UnsupportedError: There is no tokenizer, or a prompt is empty or longer than the sources trained on.
         """
         if tokenizer is None:
-            raise UnsupportedError("objective seq2seq generates text, which needs the tokenizer it was trained with")
+            raise UnsupportedError(
+                "objective seq2seq generates text, which needs the tokenizer it was trained with; where it was imported "
+                "without, import it again with tokenizer_file=FILE"
+            )
         sources = [tokenizer.encode(prompt) for prompt in request.prompts]
         if not sources or any(not len(one) for one in sources):
             raise UnsupportedError("objective seq2seq writes from a text; give one as the prompt")

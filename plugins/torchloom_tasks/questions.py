@@ -250,20 +250,23 @@ def read_squad(path: Path) -> Iterator[Article]:
     Raises:
         DataError: It is missing, empty, not of this form, or an answer does not stand where it says; names the question.
     """
+    place = str(path)
     try:
         data = json.loads(text_of(path, "set dataset.path to a JSON file of SQuAD's form"))["data"]
         if not data:
             raise DataError(f"{path}: holds no articles; give a file that does")
-        for article in data:
+        for number, article in enumerate(data, 1):
             questions = []
-            for paragraph in article["paragraphs"]:
+            place = f"{path}, article {number}"
+            for part, paragraph in enumerate(article["paragraphs"], 1):
+                place = f"{path}, article {number}, paragraph {part}"
                 context = paragraph["context"]
-                for one in paragraph["qas"]:
+                for index, one in enumerate(paragraph["qas"], 1):
+                    place = f"{path}, article {number}, paragraph {part}, question {index}"
+                    place = f"{path}, question {one['id']}"
                     answers = tuple(Answer(answer["text"], answer["answer_start"]) for answer in one["answers"])
                     answers = () if one.get("is_impossible", False) else answers
-                    questions.append(
-                        checked(Question(f"{path}, question {one['id']}", one["question"].strip(), context, answers))
-                    )
+                    questions.append(checked(Question(place, one["question"].strip(), context, answers)))
             if questions:
                 yield Article(tuple(questions))
     except json.JSONDecodeError as error:
@@ -271,7 +274,7 @@ def read_squad(path: Path) -> Iterator[Article]:
     except (KeyError, TypeError, AttributeError) as error:
         wrong = f"{error} is missing" if isinstance(error, KeyError) else "a part of it is of another type"
         raise DataError(
-            f"{path}: not of SQuAD's form: {wrong}; see https://rajpurkar.github.io/SQuAD-explorer"
+            f"{place}: not of SQuAD's form: {wrong}; see https://rajpurkar.github.io/SQuAD-explorer"
         ) from error
 
 

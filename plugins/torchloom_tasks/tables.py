@@ -52,11 +52,20 @@ class Column:
     last: bool = False
     otherwise: str = ""
 
-    def find(self, names: Sequence[str]) -> int | None:
-        """Return its place among column names; capitals make no difference."""
+    def find(self, names: Sequence[str], place: str) -> int | None:
+        """Return its place among column names; capitals make no difference.
+
+        Raises:
+            DataError: There are two of its name.
+        """
         lower = [name.strip().lower() for name in names]
         wanted = (self.given.lower(),) if self.given is not None else self.usual
-        return next((lower.index(name) for name in wanted if name in lower), None)
+        name = next((name for name in wanted if name in lower), None)
+        if name is None:
+            return None
+        if lower.count(name) > 1:
+            raise DataError(f"{place}: has {lower.count(name)} columns {name}; give all but one of them other names")
+        return lower.index(name)
 
 
 def text_of(path: Path, mend: str) -> str:
@@ -74,7 +83,10 @@ def text_of(path: Path, mend: str) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {mend}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert it, for example with iconv") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: not UTF-8 at byte {error.start} of the file; convert it with iconv"
+        ) from error
 
 
 def located(
@@ -142,8 +154,8 @@ def read_table(path: Path, columns: Sequence[Column]) -> list[Row]:
 def _objects(path: Path, content: str, columns: Sequence[Column]) -> Iterator[Row]:
     for place, record in objects(path, content):
         names = list(record)
-        found = [_required(place, column, column.find(names), names) for column in columns]
-        yield Row(place, tuple(_plain(record[names[index]]) for index in found))
+        found = [_required(place, column, column.find(names, place), names) for column in columns]
+        yield Row(place, tuple(_plain(place, names[index], record[names[index]]) for index in found))
 
 
 def objects(path: Path, content: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -165,9 +177,12 @@ def objects(path: Path, content: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield place, record
 
 
-def _plain(value: object) -> str:
+def _plain(place: str, name: str, value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, dict | list):
+        kind = "a list" if isinstance(value, list) else "an object"
+        raise DataError(f"{place}: {name} is {kind}; give a text or a number")
     return value.strip() if isinstance(value, str) else json.dumps(value)
 
 
@@ -196,7 +211,7 @@ def _cells(path: Path, content: str, columns: Sequence[Column]) -> Iterator[Row]
 
 def _header(place: str, columns: Sequence[Column], cells: Sequence[str]) -> tuple[list[int], bool]:
     """Return where the columns are, and whether the first line holds their names."""
-    places = [column.find(cells) for column in columns]
+    places = [column.find(cells, place) for column in columns]
     named = all(index is not None for index in places)
     if named or any(column.given is not None for column in columns) or len(cells) < len(columns):
         return [_required(place, column, index, cells) for column, index in zip(columns, places, strict=True)], True

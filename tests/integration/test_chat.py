@@ -60,6 +60,10 @@ def test_a_language_model_goes_on_to_chat(first: Path, tmp_path: Path, capsys: p
         ask = ["generate", f"ckpt={folder}", "prompt='What is 7?'", "max_new_tokens=5", "seed=3", f"stream={stream}"]
         assert cli.main(ask) == 0
         assert capsys.readouterr().out == texts[0] + "\n"
+    both = loaded.generate(["What is 7?", "And 8?"], max_new_tokens=5, seed=3).texts
+    ask = ["generate", f"ckpt={folder}", "prompts=[What is 7?,And 8?]", "max_new_tokens=5", "seed=3"]
+    assert cli.main(ask) == 0
+    assert capsys.readouterr().out == "\n\n".join(both) + "\n"
 
 
 def test_an_output_layer_of_its_own_goes_on_too(tmp_path: Path) -> None:

@@ -121,6 +121,18 @@ def test_files_that_are_no_checkpoints(trained: Path, tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{file}: ")
 
 
+def test_the_best_checkpoint_of_a_run_that_was_not_validated(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    torchloom.train(torchloom.compose([*SMALL, "trainer.limit_val_batches=0"]), run)
+    best = run / "checkpoints" / "best.ckpt"
+    with pytest.raises(CheckpointError) as caught:
+        torchloom.load(best)
+    assert str(caught.value) == (
+        f"{best}: there is no such checkpoint; none of the run has been validated yet: ckpt={run} takes its newest"
+    )
+    assert torchloom.load(run).step > 0
+
+
 def test_a_checkpoint_works_without_its_run_folder_and_refuses_other_data(trained: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone.ckpt"
     alone.write_bytes(checkpoint.newest(trained).read_bytes())

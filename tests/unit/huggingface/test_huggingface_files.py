@@ -117,6 +117,9 @@ def test_shards_that_are_not_all_there_are_refused(tmp_path):
     index.write_text("{}")
     told = f"{index}: has no weight_map, which names the file of each tensor; download it again"
     assert refusal(folder, tmp_path) == told
+    index.write_text('{"weight_map": {"wte.weight": "../other/model.safetensors"}}')
+    told = f"{index}: names '../other/model.safetensors', which lies in another folder; download it again"
+    assert refusal(folder, tmp_path) == told
 
 
 def test_pickled_weights_are_refused_by_name(tmp_path):
@@ -139,6 +142,26 @@ def test_missing_and_misshapen_tensors_are_refused(tmp_path):
         f"{folder}: wpe.weight make (5, 32) for architecture.embeddings.position.weight, which is (24, 32) by its "
         "config.json"
     )
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    folder = gpt2(tmp_path / "theirs")
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    weights["transformer.h.1.ln_2.bias"][3] = torch.nan
+    save_file(weights, file)
+    told = f"{folder}: 'h.1.ln_2.bias' holds numbers that are not finite; download it again"
+    assert refusal(folder, tmp_path) == told
+
+
+def test_a_network_without_its_tokenizer_says_so(tmp_path, capsys):
+    folder = gpt2(tmp_path / "theirs")
+    (folder / "tokenizer.json").unlink()
+    run = bring(folder, tmp_path / "run")
+    told = "; no tokenizer lies beside it, so it takes no text: name one with tokenizer_file=FILE to import it with\n"
+    assert capsys.readouterr().err.endswith(told)
+    with pytest.raises(UnsupportedError, match="imported without, import it again with tokenizer_file=FILE"):
+        run.generate("a")
 
 
 def test_a_promised_head_must_be_there(tmp_path):

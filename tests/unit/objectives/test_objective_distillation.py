@@ -444,7 +444,7 @@ def test_other_classes(teacher: Path, sentiment: list[str], tmp_path: Path) -> N
 def test_longer_texts(teacher: Path, sentiment: list[str], tmp_path: Path) -> None:
     assert refusal([*sentiment, *STUDENT, *taught(teacher), "dataset.context_length=80"], tmp_path) == (
         "objective.teacher: the teacher was trained on dataset.context_length=64, and the student's is longer: 80\n"
-        "    choose a teacher that was trained on such data"
+        "    set dataset.context_length to at most 64, or choose a teacher that was trained on longer ones"
     )
     assembled([*sentiment, *STUDENT, *taught(teacher), "dataset.context_length=32"], tmp_path)
 

@@ -30,7 +30,7 @@ def entailment(path, **fields):
 
 
 def write(path, text):
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
     return path
 
 
@@ -274,6 +274,18 @@ def test_read_takes_texts_and_pairs(tmp_path):
         ),
         ("a.csv", 'text,label\n"two\nlines",1\n,0\n', ", line 4: the text is empty; give it text or remove the line"),
         ("a.jsonl", '{"text": null, "label": 1}\n', ", line 1: the text is empty; give it text or remove the line"),
+        ("a.jsonl", '{"text": ["a", "b"], "label": 1}\n', ", line 1: text is a list; give a text or a number"),
+        ("a.jsonl", '{"text": "a", "label": {"is": 1}}\n', ", line 1: label is an object; give a text or a number"),
+        (
+            "a.csv",
+            "text,label,Text\na,1,b\n",
+            ", line 1: has 2 columns text; give all but one of them other names",
+        ),
+        (
+            "a.tsv",
+            "fine\t1\ncaf\udce9\t0\n",
+            ", line 2: not UTF-8 at byte 10 of the file; convert it with iconv",
+        ),
     ],
 )
 def test_bad_lines_are_named(tmp_path, name, text, message):

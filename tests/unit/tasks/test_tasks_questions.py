@@ -201,8 +201,18 @@ def test_answers_that_do_not_stand_where_they_say_are_named(tmp_path, made, mess
 def test_a_file_of_another_form_is_refused(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"data": [{"title": "x"}]}')
-    with pytest.raises(DataError, match=r"a\.json: not of SQuAD's form: 'paragraphs' is missing"):
+    with pytest.raises(DataError, match=r"a\.json, article 1: not of SQuAD's form: 'paragraphs' is missing"):
         squad(path).prepare()
+    for missing, place in (
+        ("context", "article 1, paragraph 1"),
+        ("id", "article 1, paragraph 1, question 1"),
+        ("answers", "question q1"),
+    ):
+        made = article()
+        paragraph = made["paragraphs"][0]
+        (paragraph if missing == "context" else paragraph["qas"][0]).pop(missing)
+        with pytest.raises(DataError, match=rf"a\.json, {place}: not of SQuAD's form: '{missing}' is missing"):
+            squad(write(path, made)).prepare()
     path.write_text('{"data": [')
     with pytest.raises(DataError, match=r"a\.json, line 1: not JSON \(Expecting value\); correct it"):
         squad(path).prepare()
