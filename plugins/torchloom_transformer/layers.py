@@ -277,18 +277,18 @@ class RMSNorm(nn.RMSNorm):
 
     def __init__(self, d_model: int, eps: float, dtype: torch.dtype | None = None) -> None:
         super().__init__(d_model, eps=eps, dtype=dtype)
-        # No buffer: it stays on the CPU, and a number without dimensions takes on the precision of what it is added to.
-        self.small = torch.tensor(eps, dtype=torch.float64, device="cpu")
+        # No buffers: they stay on the CPU, in both precisions, where a conversion would take as long as the sum.
+        self.small = {kind: torch.tensor(eps, dtype=kind, device="cpu") for kind in (torch.float32, torch.float64)}
 
     def forward(self, x: Tensor) -> Tensor:
         """Divide vectors by the root of their squares' mean; any shape that ends in that of the weights."""
         # A compiler fuses torch's own, on other devices it is one kernel, and tensors in shards have rules of their own.
-        plain = type(x) is Tensor and x.device.type == "cpu" and x.dtype == self.weight.dtype and x.element_size() >= 4
+        plain = type(x) is Tensor and x.device.type == "cpu" and x.dtype == self.weight.dtype and x.dtype in self.small
         if not plain or torch.compiler.is_compiling():
             return super().forward(x)
         if not torch.is_grad_enabled():
-            return (x * _inverse_rms(x, self.small)).mul_(self.weight)
-        output: Tensor = _RMSNormFunction.apply(x, self.weight, self.small)
+            return (x * _inverse_rms(x, self.small[x.dtype])).mul_(self.weight)
+        output: Tensor = _RMSNormFunction.apply(x, self.weight, self.small[x.dtype])
         return output
 
 

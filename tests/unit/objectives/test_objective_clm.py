@@ -157,6 +157,6 @@ def test_predictions_tell_each_rows_loss_and_the_likeliest_last_token(positions)
 def test_generation_needs_a_tokenizer():
     objective, model = build()
     with pytest.raises(
-        UnsupportedError, match=r"^objective CLM generates text, which needs the tokenizer it was trained with$"
+        UnsupportedError, match=r"^objective CLM generates text, which needs the tokenizer it was trained with; where"
     ):
         objective.generate(model, GenerateRequest())

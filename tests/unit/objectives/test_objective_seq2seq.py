@@ -253,7 +253,12 @@ def test_sampling_follows_the_seed_and_the_shape_of_the_choice():
 @pytest.mark.parametrize(
     ("prompts", "with_tokenizer", "message"),
     [
-        (["a"], False, "objective seq2seq generates text, which needs the tokenizer it was trained with"),
+        (
+            ["a"],
+            False,
+            "objective seq2seq generates text, which needs the tokenizer it was trained with; where it was imported "
+            "without, import it again with tokenizer_file=FILE",
+        ),
         ([], True, "objective seq2seq writes from a text; give one as the prompt"),
         (["a", ""], True, "objective seq2seq writes from a text; give one as the prompt"),
     ],
