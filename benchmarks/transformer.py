@@ -323,6 +323,17 @@ class Contender:
     against: str = "torchloom"
 
 
+def trainers(network: str) -> dict[str, Contender]:
+    """Return transformers' Trainer as it is, and told to compile."""
+    plain, compiled = partial(trainer_run, network=network), partial(trainer_run, network=network, compile=True)
+    return {
+        network: Contender("transformers' Trainer", "transformers", 1.2, plain),
+        f"{network}-compiled": Contender(
+            "transformers' Trainer, compiled", "transformers", 1.2, compiled, against="compiled"
+        ),
+    }
+
+
 TRAINING = {
     "nanoGPT's network": {
         "torchloom": Contender("torchloom", "torchloom", None, partial(torchloom_run, experiment="llm_nanogpt")),
@@ -336,14 +347,7 @@ TRAINING = {
         "hand-compiled": Contender(
             "loop by hand, compiled", "torch", 1.0, partial(hand_run, compile=True), against="compiled"
         ),
-        "gpt2": Contender("transformers' Trainer", "transformers", 1.2, partial(trainer_run, network="gpt2")),
-        "gpt2-compiled": Contender(
-            "transformers' Trainer, compiled",
-            "transformers",
-            1.2,
-            partial(trainer_run, network="gpt2", compile=True),
-            against="compiled",
-        ),
+        **trainers("gpt2"),
     },
     "Llama's network": {
         "torchloom": Contender("torchloom", "torchloom", None, partial(torchloom_run, experiment="llm")),
@@ -352,14 +356,7 @@ TRAINING = {
         ),
         "litgpt": Contender("litgpt", "litgpt", 1.2, litgpt_run, against="compiled"),
         "litgpt-eager": Contender("litgpt, not compiled", "litgpt", 1.2, partial(litgpt_run, compile=False)),
-        "llama": Contender("transformers' Trainer", "transformers", 1.2, partial(trainer_run, network="llama")),
-        "llama-compiled": Contender(
-            "transformers' Trainer, compiled",
-            "transformers",
-            1.2,
-            partial(trainer_run, network="llama", compile=True),
-            against="compiled",
-        ),
+        **trainers("llama"),
     },
 }
 

@@ -122,7 +122,7 @@ def read(path: str | Path, *, device: str = "cpu") -> dict[str, Any]:
         file = newest(file)
     if not file.is_file():
         run = run_folder(file)
-        early = file.name == BEST and run is not None and run.is_dir()
+        early = file.name == BEST and run is not None
         why = f"; none of the run has been validated yet: ckpt={run} takes its newest" if early else ""
         raise CheckpointError(f"{file}: there is no such checkpoint{why}")
     if not is_whole(file):

@@ -19,7 +19,7 @@ from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import DataError, UnsupportedError
 from torchloom_objectives.clm import CLM
 from torchloom_objectives.configs import ChatConfig
-from torchloom_objectives.generation import continued
+from torchloom_objectives.generation import continued, needed
 from torchloom_objectives.masking import IGNORED
 
 
@@ -72,11 +72,7 @@ class Chat(CLM):
             UnsupportedError: There is no tokenizer, or no prompt to answer.
             DataError: A conversation given as JSON is none, or ends in an answer.
         """
-        if tokenizer is None:
-            raise UnsupportedError(
-                "objective chat generates text, which needs the tokenizer it was trained with; where it was imported "
-                "without, import it again with tokenizer_file=FILE"
-            )
+        tokenizer = needed(tokenizer, "chat")
         if not request.prompts or not all(prompt.strip() for prompt in request.prompts):
             raise UnsupportedError("objective chat answers a message; give one as the prompt")
         asked = [self.template.pieces(conversation(prompt), answering=True) for prompt in request.prompts]

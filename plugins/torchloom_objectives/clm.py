@@ -20,7 +20,7 @@ from torchloom.contracts.spec import Spec, TokenSpec
 from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import Problem, UnsupportedError
 from torchloom_objectives.configs import ChatConfig, CLMConfig
-from torchloom_objectives.generation import generate
+from torchloom_objectives.generation import generate, needed
 from torchloom_objectives.heads import tie_problems, vocabulary_layer
 from torchloom_objectives.masking import IGNORED
 
@@ -151,11 +151,7 @@ class CLM(Objective):
 
     def generate(self, model: Model, request: GenerateRequest, tokenizer: Tokenizer | None = None) -> Samples:
         """Continue the prompts; see `torchloom_objectives.generation.generate`."""
-        if tokenizer is None:
-            raise UnsupportedError(
-                "objective CLM generates text, which needs the tokenizer it was trained with; where it was imported "
-                "without, import it again with tokenizer_file=FILE"
-            )
+        tokenizer = needed(tokenizer, "CLM")
         return Samples(texts=generate(model, request, tokenizer, self.spec))
 
 

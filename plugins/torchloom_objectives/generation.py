@@ -29,6 +29,20 @@ class Predictor(Protocol):
         """Let row ``i`` go on from what row ``rows[i]`` was, int64 ``(batch,)``."""
 
 
+def needed(tokenizer: Tokenizer | None, objective: str) -> Tokenizer:
+    """Return the tokenizer that an objective writes text with.
+
+    Raises:
+        UnsupportedError: There is none.
+    """
+    if tokenizer is None:
+        raise UnsupportedError(
+            f"objective {objective} generates text, which needs the tokenizer it was trained with; where it was imported "
+            "without, import it again with tokenizer_file=FILE"
+        )
+    return tokenizer
+
+
 def generate(model: Model, request: GenerateRequest, tokenizer: Tokenizer, spec: TokenSpec) -> list[str]:
     """Continue prompts; see `continued`.
 

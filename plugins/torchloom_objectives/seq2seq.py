@@ -21,7 +21,7 @@ from torchloom.contracts.tokenizer import Tokenizer
 from torchloom.errors import ConfigError, MissingDependencyError, Problem, UnsupportedError
 from torchloom_objectives.clm import Perplexity
 from torchloom_objectives.configs import Seq2SeqConfig
-from torchloom_objectives.generation import Ending, Stream, check, in_order, reorder, search, write
+from torchloom_objectives.generation import Ending, Stream, check, in_order, needed, reorder, search, write
 from torchloom_objectives.heads import tie_problems, vocabulary_layer
 from torchloom_objectives.masking import IGNORED
 from torchloom_objectives.spans import SpanCorruption, SpanSplit
@@ -183,11 +183,7 @@ class Seq2Seq(Objective):
             ConfigError: A number in the request is out of its range.
             UnsupportedError: There is no tokenizer, or a prompt is empty or longer than the sources trained on.
         """
-        if tokenizer is None:
-            raise UnsupportedError(
-                "objective seq2seq generates text, which needs the tokenizer it was trained with; where it was imported "
-                "without, import it again with tokenizer_file=FILE"
-            )
+        tokenizer = needed(tokenizer, "seq2seq")
         sources = [tokenizer.encode(prompt) for prompt in request.prompts]
         if not sources or any(not len(one) for one in sources):
             raise UnsupportedError("objective seq2seq writes from a text; give one as the prompt")

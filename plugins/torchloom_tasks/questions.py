@@ -262,7 +262,9 @@ def read_squad(path: Path) -> Iterator[Article]:
                 place = f"{path}, article {number}, paragraph {part}"
                 context = paragraph["context"]
                 for index, one in enumerate(paragraph["qas"], 1):
-                    place = f"{path}, article {number}, paragraph {part}, question {index}"
+                    place = (
+                        f"{path}, article {number}, paragraph {part}, question {index}"  # until its own name is known
+                    )
                     place = f"{path}, question {one['id']}"
                     answers = tuple(Answer(answer["text"], answer["answer_start"]) for answer in one["answers"])
                     answers = () if one.get("is_impossible", False) else answers

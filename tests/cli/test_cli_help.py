@@ -114,6 +114,7 @@ def test_list_names_presets(call: Call) -> None:
     listed = [line.split()[0] for line in out.splitlines() if line.strip().endswith("torchloom")]
     there = (Path(__file__).parents[2] / "conf" / "experiment").glob("*.yaml")
     assert listed == sorted(file.stem for file in there)
+    assert call("list", "callbacks").out == call("list", "callback").out
     missing = call("list", "experimnet")
     assert missing.code == 2
     assert "'experimnet'" in missing.err

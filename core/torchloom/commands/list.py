@@ -38,11 +38,12 @@ def _kinds() -> Table:
 
 def _choices(kind: str) -> Table:
     known = registry.current()
-    found = presets.of(known.kind(kind).group if kind in known.kinds else kind)
-    if kind not in known.kinds and found:
+    components = known.kinds.get(kind) or known.group_kind(kind)
+    found = presets.of(kind if components is None else components.group)
+    if components is None and found:
         table = Table("name", "supplied by", box=box.SIMPLE_HEAD, pad_edge=False)
         for name, preset in sorted(found.items()):
-            table.add_row(name, preset.provider.replace("main", "torchloom"))
+            table.add_row(name, presets.supplier(preset))
         return table
     table = Table("name", "what it is", "presets", "distribution", box=box.SIMPLE_HEAD, pad_edge=False)
     for component in known.components(kind):

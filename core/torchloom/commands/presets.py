@@ -38,3 +38,8 @@ def chain(presets: dict[str, ConfigResult], name: str) -> list[str]:
 def starting_from(component: str, presets: dict[str, ConfigResult]) -> list[str]:
     """Return the presets that in the end start from a component."""
     return [name for name in presets if chain(presets, name)[-1] == component]
+
+
+def supplier(preset: ConfigResult) -> str:
+    """Return the package that a preset comes with; Hydra calls that of the application "main"."""
+    return preset.provider.replace("main", "torchloom")

@@ -98,7 +98,7 @@ def _show_preset(console: Console, group: str, kind: Kind | None, name: str, fou
     chain = presets.chain(found, name)
     facts = {
         "starts from": "".join(chain[1:2]),
-        "supplied by": preset.provider.replace("main", "torchloom"),
+        "supplied by": presets.supplier(preset),
         "choose with": f"{group}={name}",
     }
     if kind is not None and known.has(kind.name, chain[-1]):
