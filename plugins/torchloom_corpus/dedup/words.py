@@ -41,7 +41,7 @@ def word_pattern() -> re.Pattern[str]:
 
 
 def fold(word: str) -> str:
-    """Return a word without case, accents and the digits of numbers.
+    """Return a word without case, accents and the digits of numbers; one of accents alone is kept as it is.
 
     Example:
         >>> fold("Café"), fold("1,024.5")
@@ -50,7 +50,8 @@ def fold(word: str) -> str:
     word = _NUMBER.sub("0", word.lower())
     if word.isascii():
         return word
-    return "".join(c for c in unicodedata.normalize("NFD", word) if unicodedata.category(c) != "Mn")
+    # Without its marks a word of nothing else would be no word, and the same as every other such.
+    return "".join(c for c in unicodedata.normalize("NFD", word) if unicodedata.category(c) != "Mn") or word
 
 
 @lru_cache(maxsize=1 << 16)

@@ -16,7 +16,7 @@ pytest.importorskip("datatrove", reason="needs torchloom[corpus]")
 import numpy as np
 from corpus_dedup_runner import deal, make, run_step
 from datatrove.executor import LocalPipelineExecutor
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from torchloom_corpus.contracts import StepTally
@@ -92,12 +92,26 @@ def test_words_of_any_script_are_found():
 
 
 @given(st.text(max_size=200))
+@example("\u1cd0")
+@example("a \u0301 \u0308 b")
+@example("\ufe200A 0A")
 @settings(deadline=None)
 def test_hashes_and_spans_tell_of_the_same_words(text):
     spans = word_spans(text)
     words = [text[start:end] for start, end in spans.tolist()]
     assert words == word_pattern().findall(text)
-    np.testing.assert_array_equal(word_hashes(text), word_hashes(" ".join(fold(word) for word in words)))
+    hashes = word_hashes(text)
+    assert [word_hashes(word).tolist() for word in words] == [[one] for one in hashes.tolist()]
+    folded = [fold(word) for word in words]
+    assert all(folded)
+    assert len(set(zip(folded, hashes.tolist(), strict=True))) == len(set(folded)) == len(set(hashes.tolist()))
+
+
+@given(st.text(st.characters(max_codepoint=0x24F), max_size=200))
+@settings(deadline=None)
+def test_a_folded_text_has_the_same_hashes(text):
+    folded = " ".join(fold(word) for word in word_pattern().findall(text))
+    np.testing.assert_array_equal(word_hashes(text), word_hashes(folded))
 
 
 @given(st.lists(st.integers(0, 3), max_size=12), st.integers(1, 6))
